@@ -1,0 +1,1 @@
+"""RUN: one package for each place that runs trials."""

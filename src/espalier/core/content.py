@@ -1,0 +1,233 @@
+"""Identity: the canonical form of a spec, its digest, the difference of two. Never reads anything else."""
+
+import hashlib
+import json
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import asdict, dataclass, field
+from typing import Any
+
+from espalier.core.model import Data, Json, Objective, Point, Program, Resources, Spec, Sweep
+
+SCHEME = 1
+"""Number of the canonical form; versions are compared under the scheme that they record."""
+
+TRIAL_DIGITS = 12
+
+_MAPS = ("code", "env", "params", "backend", "app", "context")
+
+
+@dataclass(frozen=True, slots=True)
+class Change:
+    """One leaf that differs; None stands for absent too. ``origin`` is where the new value comes from."""
+
+    path: str
+    old: Json
+    new: Json
+    origin: str = field(default="", compare=False)
+
+
+def canonical_json(value: Json) -> str:
+    """Return compact JSON with sorted keys; integers as digits, floats as Python's repr, -0.0 as 0.0.
+
+    Raises ValueError for a value that is not finite.
+    """
+    return json.dumps(_plain_zero(value), sort_keys=True, separators=(",", ":"), ensure_ascii=False, allow_nan=False)
+
+
+def sha256(text: str) -> str:
+    """Return the SHA-256 of ``text`` in UTF-8, as 64 hex digits."""
+    return hashlib.sha256(text.encode("utf-8", "surrogatepass")).hexdigest()
+
+
+def plain(spec: Spec) -> dict[str, Json]:
+    """Return ``spec`` as JSON values, every default written out, params flat by dotted name."""
+    full: dict[str, Json] = {
+        "command": list(spec.command),
+        "code": dict(spec.code),
+        "pass_params": spec.pass_params,
+        "env": dict(spec.env),
+        "secrets": list(spec.secrets),
+        "grace_s": float(spec.grace_s),
+        "params": dict(spec.params),
+        "sweep": _plain_sweep(spec.sweep) if spec.sweep else None,
+        "data": {name: plain_data(data) for name, data in spec.data.items()},
+        "resources": _plain_resources(spec.resources),
+        "backend": dict(spec.backend),
+        "app": dict(spec.app),
+        "context": dict(spec.context),
+    }
+    return full
+
+
+def from_plain(tree: Mapping[str, Any]) -> Spec:
+    """Return the spec whose ``plain`` or ``canonical`` form is ``tree``."""
+    sweep = tree.get("sweep")
+    return Spec(
+        command=tuple(tree["command"]),
+        code=dict(tree.get("code", {})),
+        pass_params=tree.get("pass_params", "flags"),
+        env=dict(tree.get("env", {})),
+        secrets=tuple(tree.get("secrets", ())),
+        grace_s=float(tree.get("grace_s", 30.0)),
+        params=dict(tree.get("params", {})),
+        sweep=_sweep_from(sweep) if sweep else None,
+        data={name: data_from(data) for name, data in tree.get("data", {}).items()},
+        resources=Resources(**tree.get("resources", {})),
+        backend=dict(tree.get("backend", {"kind": "local"})),
+        app=dict(tree.get("app", {})),
+        context=dict(tree.get("context", {})),
+    )
+
+
+def canonical(spec: Spec) -> dict[str, Json]:
+    """Return ``plain(spec)`` without what equals its schema default and without what is no identity."""
+    full = plain(spec)
+    default = plain(Spec(command=()))
+    kept = {name: value for name, value in full.items() if name == "command" or not _same(value, default[name])}
+    if spec.sweep:
+        unset = _plain_sweep(Sweep())
+        sweep = {k: v for k, v in _plain_sweep(spec.sweep).items() if k != "parallel" and not _same(v, unset[k])}
+        kept["sweep"] = sweep
+    if "resources" in kept:
+        unset = _plain_resources(Resources())
+        kept["resources"] = {k: v for k, v in _plain_resources(spec.resources).items() if not _same(v, unset[k])}
+    if "data" in kept:
+        kept["data"] = {name: drop_none(plain_data(data)) for name, data in spec.data.items()}
+    return kept
+
+
+def digest(spec: Spec) -> str:
+    """Return the 64 hex digits that are equal exactly for equal specs."""
+    return sha256(canonical_json(canonical(spec)))
+
+
+def diff(old: Spec, new: Spec, origins: Mapping[str, str] | None = None) -> tuple[Change, ...]:
+    """Return the leaves that differ, sorted by path; empty exactly when the digests are equal."""
+    before, after = dict(_leaves(canonical(old))), dict(_leaves(canonical(new)))
+    shown_before, shown_after = dict(_leaves(plain(old))), dict(_leaves(plain(new)))
+    changes = []
+    for path in sorted(before.keys() | after.keys()):
+        if path in before and path in after and _same(before[path], after[path]):
+            continue
+        origin = origin_of(path, origins or {})
+        changes.append(Change(path, shown_before.get(path), shown_after.get(path), origin))
+    return tuple(changes)
+
+
+def origin_of(path: str, origins: Mapping[str, str]) -> str:
+    """Return the ``file:line`` of ``path``, or of the nearest node above it; empty when none is known."""
+    while path:
+        if path in origins:
+            return origins[path]
+        path = path.rpartition(".")[0]
+    return ""
+
+
+def trial_id(params: Mapping[str, Json]) -> str:
+    """Return the 12 hex digits that name a set of all parameter values."""
+    return sha256(canonical_json(dict(params)))[:TRIAL_DIGITS]
+
+
+def program(spec: Spec, point: Point) -> Program:
+    """Return the command, environment and data of ``point``."""
+    return point.program or Program(spec.command, spec.env, spec.data)
+
+
+def trial_content(spec: Spec, point: Point, *, strict: bool = False) -> str:
+    """Return the digest by which a trial's result is taken over; ``strict`` counts resources and backend in."""
+    whole = plain(spec)
+    starts = program(spec, point)
+    tree: dict[str, Json] = {
+        "scheme": SCHEME,
+        "command": list(starts.command),
+        "pass_params": spec.pass_params,
+        "params": dict(point.params),
+        "env": dict(starts.env),
+        "secrets": list(spec.secrets),
+        "data": {name: drop_none(plain_data(data)) for name, data in starts.data.items()},
+        "app": dict(spec.app),
+        "code": dict(spec.code),
+    }
+    if strict:
+        tree |= {name: whole[name] for name in ("resources", "backend", "grace_s")}
+    return sha256(canonical_json(tree))
+
+
+def unpinned(spec: Spec) -> tuple[str, ...]:
+    """Return the names of data whose content nothing fixes: such trials are never reused."""
+    return tuple(sorted(name for name, data in spec.data.items() if data.uri and data.version is None))
+
+
+def plain_data(data: Data) -> dict[str, Json]:
+    """Return ``data`` as JSON values, absent fields as None."""
+    return {"path": data.path, "id": data.id, "uri": data.uri, "version": data.version}
+
+
+def data_from(tree: Mapping[str, Any]) -> Data:
+    """Return the data that ``tree`` describes."""
+    return Data(tree.get("path"), tree.get("id"), tree.get("uri"), tree.get("version"))
+
+
+def drop_none(tree: Mapping[str, Json]) -> dict[str, Json]:
+    """Return ``tree`` without the keys whose value is None."""
+    return {name: value for name, value in tree.items() if value is not None}
+
+
+def _plain_sweep(sweep: Sweep) -> dict[str, Json]:
+    objective = sweep.objective
+    return {
+        "method": sweep.method,
+        "params": {name: list(values) for name, values in sweep.params.items()},
+        "points": [dict(point) for point in sweep.points],
+        "objective": {"metric": objective.metric, "goal": objective.goal} if objective else None,
+        "max_trials": sweep.max_trials,
+        "parallel": sweep.parallel,
+        "seed": sweep.seed,
+    }
+
+
+def _sweep_from(tree: Mapping[str, Any]) -> Sweep:
+    objective = tree.get("objective")
+    return Sweep(
+        method=tree.get("method", "grid"),
+        params={name: tuple(values) for name, values in tree.get("params", {}).items()},
+        points=tuple(dict(point) for point in tree.get("points", ())),
+        objective=Objective(objective["metric"], objective["goal"]) if objective else None,
+        max_trials=tree.get("max_trials"),
+        parallel=tree.get("parallel"),
+        seed=tree.get("seed", 0),
+    )
+
+
+def _plain_resources(resources: Resources) -> dict[str, Json]:
+    shown: dict[str, Json] = {}
+    for name, value in asdict(resources).items():
+        shown[name] = float(value) if value is not None and name != "nodes" else value
+    return shown
+
+
+def _leaves(tree: Mapping[str, Json], above: str = "") -> Iterator[tuple[str, Json]]:
+    """Yield dotted paths and values; a list and an empty map are leaves."""
+    for name, value in tree.items():
+        path = f"{above}.{name}" if above else name
+        if isinstance(value, dict) and (value or path not in ("sweep", *_MAPS, "data", "resources")):
+            if value:
+                yield from _leaves(value, path)
+            else:
+                yield path, value
+        elif not (isinstance(value, dict) and not value):
+            yield path, value
+
+
+def _same(one: Json, other: Json) -> bool:
+    return canonical_json(one) == canonical_json(other)
+
+
+def _plain_zero(value: Any) -> Any:
+    if isinstance(value, float):
+        return value + 0.0  # -0.0 + 0.0 is 0.0
+    if isinstance(value, Mapping):
+        return {str(name): _plain_zero(inner) for name, inner in value.items()}
+    if isinstance(value, Sequence) and not isinstance(value, str):
+        return [_plain_zero(inner) for inner in value]
+    return value

@@ -1,0 +1,1 @@
+"""DO: apply, follow, reconcile. Knows the ports and no adapter."""

@@ -1,0 +1,1 @@
+"""RECORD: git refs. Never decides."""

@@ -1,0 +1,1 @@
+"""READ a commit: git objects, Hydra composition, resolved config to spec. Never reads the working tree."""

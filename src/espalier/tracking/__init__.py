@@ -1,0 +1,1 @@
+"""SHOW: MLflow. Never the truth."""

@@ -1,0 +1,1 @@
+"""INSIDE a trial: standard library only, nothing of ours."""
