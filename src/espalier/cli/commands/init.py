@@ -4,6 +4,7 @@ import argparse
 import json
 import os
 import re
+import shlex
 import subprocess
 import sys
 from pathlib import Path
@@ -31,7 +32,7 @@ def run(args: argparse.Namespace) -> int:
             f"--ci {args.ci} is not there yet: this version writes no workflows",
             hint="run it without --ci; workflows can be added later by running init again",
         )
-    top = Path(args.dir or ".")
+    top = Path(getattr(args, "directory", "."), args.dir or ".")
     try:
         made = make_repository(top)
         own_jobs = has_own_jobs(top)
@@ -47,7 +48,7 @@ def run(args: argparse.Namespace) -> int:
             hint="see to it that the folder is yours and that no file has a folder's name, then run init again",
             file=str(error.filename or top),
         ) from error
-    print(advice(args.dir, own_jobs), file=sys.stderr)
+    print(advice(top, own_jobs), file=sys.stderr)
     return 0
 
 
@@ -134,7 +135,7 @@ def ignore(path: Path) -> str:
     return "extended" if old else "added"
 
 
-def advice(folder: str | None, own_jobs: bool) -> str:
+def advice(top: Path, own_jobs: bool) -> str:
     """Return what a person does next."""
     steps = []
     if own_jobs:
@@ -144,8 +145,8 @@ def advice(folder: str | None, own_jobs: bool) -> str:
         ]
         steps += ["and in its defaults `- backend@job.backend: local` and `- job: ???`."]
     steps += ["", "Nothing is committed. Next:"]
-    if folder and Path(folder).resolve() != Path.cwd():
-        steps += [f"  cd {folder}"]
+    if top.resolve() != Path.cwd():
+        steps += [f"  cd {shlex.quote(str(top))}"]
     steps += ['  git add -A && git commit -m "Declare the first jobs"']
     steps += ["  espalier plan     # what would run, and why", "  espalier apply    # run it, and watch"]
     return "\n".join(steps)
