@@ -181,5 +181,3 @@ def _backends(top: Path, *, start_runner: bool) -> Callable[[str], Backend]:
         return LocalBackend(top / STATE_DIR, top, os.environ, follower=beside, start_runner=start_runner)
 
     return backend
-
-
