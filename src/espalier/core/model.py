@@ -235,7 +235,8 @@ class Version:
     """The record of one spec of a job; of its last version all that planning an unchanged job reads.
 
     Times are RFC 3339 in UTC. ``unanswered`` counts trials with an intent and no handle,
-    ``retryable`` those failed or lost with attempts left. ``exit_code`` and ``message`` are of the
+    ``retryable`` those failed or lost with attempts left; ``open`` are earlier
+    versions that still run. ``exit_code`` and ``message`` are of the
     first failed trial.
     """
 
@@ -271,6 +272,7 @@ class Version:
     unanswered: int = 0
     retryable: int = 0
     waiting: int = 0
+    open: tuple[int, ...] = ()
     exit_code: int | None = None
     message: str | None = None
 
