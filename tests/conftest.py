@@ -3,6 +3,7 @@
 import importlib.metadata
 import json
 import os
+import shlex
 import shutil
 import subprocess
 import sys
@@ -120,3 +121,15 @@ def golden(request: pytest.FixtureRequest) -> Callable[[Path, str], None]:
         pytest.fail(f"{path} differed: read its diff, run again")
 
     return compare
+
+
+@pytest.fixture
+def command_folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A folder for PATH in which ``espalier`` is this checkout's."""
+    folder = tmp_path_factory.mktemp("bin")
+    command = program()
+    lines = [f"export PYTHONPATH={shlex.quote(str(ROOT / 'src'))}"] if len(command) > 1 else []
+    script = "\n".join(["#!/bin/sh", *lines, f'exec {shlex.join(command)} "$@"', ""])
+    (folder / "espalier").write_text(script, "utf-8")
+    (folder / "espalier").chmod(0o755)
+    return folder

@@ -141,7 +141,9 @@ def test_the_wheel_holds_this_repositorys_example_and_init_writes_it(tmp_path: P
     [wheel] = (tmp_path / "dist").iterdir()
     with zipfile.ZipFile(wheel) as archive:  # a wheel of Python alone is installed by unpacking it
         archive.extractall(tmp_path / "site")
-    own = {name: text for name, text in files(ROOT).items() if name.startswith(("conf/", "experiments/"))}
+    own = {
+        f"{folder}/{name}": text for folder in ("conf", "experiments") for name, text in files(ROOT / folder).items()
+    }
     assert files(tmp_path / "site/espalier/_template") == own
 
     script = "import argparse; from espalier.cli.commands import init; init.run(argparse.Namespace(dir='new', ci=None))"

@@ -272,9 +272,9 @@ class Version:
     unanswered: int = 0
     retryable: int = 0
     waiting: int = 0
+    open: tuple[int, ...] = ()
     exit_code: int | None = None
     message: str | None = None
-    open: tuple[int, ...] = ()
 
 
 @dataclass(frozen=True, slots=True)
