@@ -36,8 +36,6 @@ class Ledger(Protocol):
 
     # one commit; folded again on a newer tip when the touched records have not moved, else StaleError
 
-    def found(self) -> Snapshot: ...  # the first transaction, where there is none: keys need the ledger's id
-
     def version(self, name: str, number: int) -> Record | None: ...  # a version of the line, an ended one too
 
 
