@@ -32,13 +32,13 @@ class ChildStore:
     """A Store over the one service of this repository, URI and credentials; starts it where there is none."""
 
     def __init__(self, uri: str, shown: str, folder: Path, environ: Mapping[str, str], idle_s: float = 60.0) -> None:
+        self._connection: socket.socket | None = None
         self._uri, self._shown, self._folder, self._idle_s = uri, shown, folder, idle_s
         self._environ = {name: value for name, value in environ.items() if name not in _OF_A_RUN}
         name = _fingerprint(uri, folder, self._environ)
         place = runtime_folder()
         self._socket, self._lock = place / f"{name}.sock", place / f"{name}.lock"
         self._starting: tuple[int, int] | None = None  # pid and readable end of what says that it listens
-        self._connection: socket.socket | None = None
         self._lines = b""
         self._pid = os.getpid()
 
@@ -92,6 +92,10 @@ class ChildStore:
         if self._connection:
             self._connection.close()
             self._connection = None
+
+    def __del__(self) -> None:
+        if self._connection:
+            self._connection.close()
 
     def _ask(self, op: str, **args: Any) -> Any:
         request = json.dumps({"op": op, "args": args}).encode() + b"\n"

@@ -23,12 +23,12 @@ from pathlib import Path
 
 from espalier.core.errors import EspalierError, RejectedError, UnavailableError
 from espalier.core.masking import mask, without_credentials
-from espalier.core.model import Artifacts, State, VersionState
+from espalier.core.model import FINAL, Artifacts, State, VersionState
 from espalier.core.names import run_key
 from espalier.core.ports import Report, Subject
 from espalier.tracking import artifact, page
 from espalier.tracking.child import ChildStore
-from espalier.tracking.keys import decode_key, encode_key, from_stored, to_stored
+from espalier.tracking.keys import TAG_MAX, cut, decode_key, encode_key, from_stored, to_stored
 from espalier.tracking.location import (
     absolute_uri,
     artifact_root,
@@ -40,6 +40,9 @@ from espalier.tracking.location import (
 )
 from espalier.tracking.outbox import Outbox, Sent, last_values, unsent
 from espalier.tracking.store import Experiment, LostAnswer, Metric, Run, Store
+from espalier.tracking.ui import ui
+
+__all__ = ["MLflowTracker", "ui"]
 
 NOTE = "mlflow.note.content"
 FINISHED = ("FINISHED", "FAILED", "KILLED")
@@ -122,7 +125,7 @@ class MLflowTracker:
         """Send what is new of a trial that runs. MLflow being away is no error: the next pass sends it."""
         sent = self._outbox.read(run_id)
         begins = report.state == "running" and sent.running < attempt
-        if sent.gone or not (begins or self._has_news(report, sent)):
+        if sent.gone or not (begins or report.state in FINAL or self._has_news(report, sent)):
             return
         try:
             if begins:
@@ -130,7 +133,12 @@ class MLflowTracker:
                 self._store().update(run_id, "RUNNING", None, None)
                 sent = replace(sent, running=attempt)
                 self._outbox.write(run_id, sent)
-            self._send_metrics(run_id, report, sent, ended=False)
+            over = report.state in FINAL
+            sent = self._send_metrics(run_id, report, sent, ended=over)
+            if over:  # an attempt that another one follows: its log would be gone with it
+                run = self._store().run(run_id)
+                if run is not None and not run.deleted:
+                    self._send_log(run, report, attempt, self._secrets(sent.secrets))
         except UnavailableError:
             return
         except RejectedError:
@@ -307,6 +315,9 @@ class MLflowTracker:
         reused = state == "reused"
         if is_fresh:
             self._write_params(run, page.params(subject))
+            if subject.spec.secrets and subject.trial is not None:  # ``log`` knows the run alone
+                sent = replace(self._outbox.read(run.id), secrets=tuple(subject.spec.secrets))
+                self._outbox.write(run.id, sent)
         else:
             self._fill(run, subject, state, ())
         if not page.is_child(subject) and not self._outbox.read(run.id).pages:
@@ -375,20 +386,19 @@ class MLflowTracker:
         return sent
 
     def _write_points(self, run_id: str, points: Sequence[Metric]) -> None:
-        """Write the points; one that MLflow refuses does not take the others with it."""
+        """Write the points; one that MLflow refuses is named in a tag and does not take the others with it."""
         try:
             self._store().write(run_id, points, {}, {})
-        except RejectedError:
-            if len(points) == 1:
+        except RejectedError as error:
+            run = self._store().run(run_id) if len(points) == 1 else None
+            if run is not None and run.deleted:
                 raise
-            refusal: RejectedError | None = None
+            if len(points) == 1:
+                told = cut(f"{decode_key(points[0].key)}: {error.message}", TAG_MAX)
+                self._store().write(run_id, (), {}, {"espalier.refused": told})
+                return
             for half in (points[: len(points) // 2], points[len(points) // 2 :]):
-                try:
-                    self._write_points(run_id, half)
-                except RejectedError as error:
-                    refusal = error
-            if refusal:
-                raise refusal from None
+                self._write_points(run_id, half)
 
     def _send_pages(self, run: Run, subject: Subject) -> None:
         with tempfile.TemporaryDirectory(prefix="espalier-") as staged:
@@ -402,12 +412,9 @@ class MLflowTracker:
         attempt = max(subject.trial.attempt if subject.trial else 1, 1)
         if sent.artifacts >= attempt:
             return
+        self._send_log(run, report, attempt, self._secrets(subject.spec.secrets))
         with tempfile.TemporaryDirectory(prefix="espalier-") as staged:
             folder = Path(staged)
-            if report.log and Path(report.log).is_file():
-                name = artifact.log_name(attempt)
-                artifact.masked_log(Path(report.log), folder / "log", self._secrets(subject.spec.secrets))
-                self._put(run, name, folder / "log")
             if report.environment:
                 (folder / "packages").write_text(_packages(report.environment), "utf-8")
                 self._put(run, f"{artifact.OURS}/packages.txt", folder / "packages")
@@ -419,6 +426,13 @@ class MLflowTracker:
                     (folder / "left-out").write_text(artifact.left_out_page(selected.left_out), "utf-8")
                     self._put(run, f"{artifact.OURS}/left-out.txt", folder / "left-out")
         self._outbox.write(run.id, replace(sent, artifacts=attempt))
+
+    def _send_log(self, run: Run, report: Report, attempt: int, secrets: Iterable[str]) -> None:
+        if report.log and Path(report.log).is_file():
+            with tempfile.TemporaryDirectory(prefix="espalier-") as staged:
+                masked = Path(staged, "log")
+                artifact.masked_log(Path(report.log), masked, secrets)
+                self._put(run, artifact.log_name(attempt), masked)
 
     def _secrets(self, names: Iterable[str]) -> list[str]:
         return [self._environ[name] for name in names if self._environ.get(name)]

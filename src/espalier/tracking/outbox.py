@@ -22,6 +22,7 @@ class Sent:
     pages: bool = False  # spec.yaml and diff.md are there
     gone: bool = False  # a person deleted the run
     spools: Mapping[str, int] = field(default_factory=dict)
+    secrets: tuple[str, ...] = ()  # names, whose values are masked in its logs
 
 
 class Outbox:
@@ -40,6 +41,7 @@ class Outbox:
                 pages=bool(kept["pages"]),
                 gone=bool(kept["gone"]),
                 spools=dict(kept["spools"]),
+                secrets=tuple(kept["secrets"]),
             )
         except (OSError, ValueError, KeyError, TypeError):
             return Sent()

@@ -137,6 +137,9 @@ class RestStore:
     def close(self) -> None:
         self._http.close()
 
+    def __del__(self) -> None:
+        self.close()
+
     def _experiment_by_name(self, name: str) -> Mapping[str, Any] | None:
         try:
             found: Mapping[str, Any] = self._call("experiments/get-by-name", {"experiment_name": name}, method="GET")[
@@ -197,7 +200,7 @@ class RestStore:
                 if answer.status_code < 300:
                     return answer
                 failure = self._failure(answer)
-                if not isinstance(failure, UnavailableError):
+                if not isinstance(failure, UnavailableError) or answer.status_code in (401, 403):
                     raise failure
                 if not again and answer.status_code != 429:
                     raise self._lost(failure.message) from failure
@@ -216,7 +219,7 @@ class RestStore:
         if code == "RESOURCE_DOES_NOT_EXIST":
             return _Missing(f"MLflow at {self._shown}: {text}", hint="was it deleted?")
         if answer.status_code in (401, 403):
-            return RejectedError(
+            return UnavailableError(  # later: with the right credentials nothing is lost
                 f"MLflow at {self._shown} refused ({answer.status_code}): {text}",
                 hint="set MLFLOW_TRACKING_USERNAME and _PASSWORD, or _TOKEN; behind a name of its own the server "
                 "needs --allowed-hosts",
