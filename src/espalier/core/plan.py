@@ -59,6 +59,7 @@ class Plan:
     ledger_id: str | None
     actions: tuple[Action, ...]
     errors: tuple[JobError, ...] = ()
+    behind: bool = field(default=False, compare=False)  # a proper ancestor of the cursor's commit: not applied
 
     @property
     def changes_pending(self) -> bool:

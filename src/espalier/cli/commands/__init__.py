@@ -1,1 +1,1 @@
-"""The commands, a module each, imported when named."""
+"""One module for each command, imported when it is named: ``add_arguments`` and ``run``."""
