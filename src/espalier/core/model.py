@@ -235,9 +235,9 @@ class Version:
     """The record of one spec of a job; of its last version all that planning an unchanged job reads.
 
     Times are RFC 3339 in UTC. ``unanswered`` counts trials with an intent and no handle,
-    ``retryable`` those failed or lost with attempts left; ``open`` are earlier
-    versions that still run. ``exit_code`` and ``message`` are of the
-    first failed trial.
+    ``retryable`` those failed or lost with attempts left. ``exit_code`` and ``message`` are of the
+    first failed trial. ``open`` (of a line's last version) are the numbers of superseded versions
+    that are not over: a pass that reads heads alone knows by it which lines to load.
     """
 
     job: str
