@@ -9,7 +9,7 @@ from dataclasses import replace
 from pathlib import Path
 
 from espalier.core.errors import InputError, RejectedError, StaleError, UnavailableError
-from espalier.core.events import Event, Record, Snapshot, asleep, fold, touched, wake
+from espalier.core.events import Event, Record, Reusable, Snapshot, asleep, fold, touched, wake
 from espalier.core.names import line_name
 from espalier.ledger import records
 from espalier.ledger.message import commit_message
@@ -110,10 +110,13 @@ class GitLedger:
             tip = self.found().tip
         if tip is not None and tip == base.tip:
             missing = [name for name in names if name in base.heads and name not in base.lines]
-            if not missing:
+            jobs = [name.partition("+")[0] for name in names if name not in base.heads and "+" in name]
+            jobs = [job for job in jobs if job in base.heads and job not in base.reuse]
+            if not missing and not jobs:
                 return base
             more = self._load(tip, base, missing)
-            return replace(base, lines={**base.lines, **more.lines}, reuse={**more.reuse, **base.reuse})
+            reuse = self._reuse(tip, jobs)
+            return replace(base, lines={**base.lines, **more.lines}, reuse={**reuse, **more.reuse, **base.reuse})
         now = self._read(tip or "", {*base.lines, *names})
         if base.ledger_id is not None and now.ledger_id != base.ledger_id:
             raise StaleError(
@@ -163,6 +166,11 @@ class GitLedger:
             if (path := records.reuse_path(head.job)) in files
         }
         return replace(snapshot, lines=lines, reuse=reuse)
+
+    def _reuse(self, tip: str, jobs: Iterable[str]) -> dict[str, dict[str, Reusable]]:
+        paths = {records.reuse_path(job): job for job in jobs}
+        found = self._stored(tip, paths)
+        return {paths[path]: records.decode_reuse(file.content, path) for path, file in found.items()}
 
     def _records(self, snapshot: Snapshot, wanted: Iterable[tuple[str, int]]) -> list[Record]:
         """Return ended versions from their blobs; UnavailableError where this clone does not have these."""

@@ -127,6 +127,32 @@ class Git:
             at += size + 1
         return found
 
+    def chain(self, tip: str) -> list[tuple[str, tuple[str, ...]]]:
+        """Return each commit of the history of ``tip`` with its parents, oldest first."""
+        listed = self.run("rev-list", "--parents", "--topo-order", "--reverse", tip).decode().splitlines()
+        return [(ids[0], tuple(ids[1:])) for ids in (line.split(" ") for line in listed)]
+
+    def messages(self, tip: str) -> dict[str, str]:
+        """Return the messages of the history of ``tip`` by commit."""
+        out = self.run("log", "--format=%H%x00%B%x00%x00", "-z", tip).decode("utf-8", "replace")
+        parts = (part.lstrip("\0\n").partition("\0") for part in out.split("\0\0\0"))
+        return {commit: message for commit, _, message in parts if commit}
+
+    def changes(self, tip: str) -> dict[str, list[tuple[str, str, str]]]:
+        """Return mode, new blob id (zeros: removed) and path of each file that each commit changed."""
+        listed = self.run(
+            "log", "--format=%x01%H", "--raw", "-r", "-m", "--root", "--no-renames", "--no-abbrev", "-z", tip
+        )
+        found: dict[str, list[tuple[str, str, str]]] = {}
+        for commit in listed.decode("utf-8", "surrogateescape").split("\x01")[1:]:
+            name, *parts = commit.split("\0")
+            pairs = [part.strip("\n") for part in parts if part.strip("\n")]
+            rows = found.setdefault(name.strip("\n"), [])
+            for entry, path in zip(pairs[::2], pairs[1::2], strict=True):
+                _, mode, _, blob, _ = entry.split(" ")
+                rows.append((mode, blob, path))
+        return found
+
     def identity(self) -> str:
         """Return ``Name <email>`` of who commits here, ours where git has none."""
         done = self.answer("var", "GIT_COMMITTER_IDENT")
