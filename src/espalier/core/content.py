@@ -2,7 +2,7 @@
 
 import hashlib
 import json
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass, field
 from typing import Any
 
@@ -12,8 +12,6 @@ SCHEME = 1
 """Number of the canonical form; versions are compared under the scheme that they record."""
 
 TRIAL_DIGITS = 12
-
-_MAPS = ("code", "env", "params", "backend", "app", "context")
 
 
 @dataclass(frozen=True, slots=True)
@@ -70,7 +68,7 @@ def from_plain(tree: Mapping[str, Any]) -> Spec:
         secrets=tuple(tree.get("secrets", ())),
         grace_s=float(tree.get("grace_s", 30.0)),
         params=dict(tree.get("params", {})),
-        sweep=_sweep_from(sweep) if sweep else None,
+        sweep=_sweep_from(sweep) if sweep is not None else None,
         data={name: data_from(data) for name, data in tree.get("data", {}).items()},
         resources=Resources(**tree.get("resources", {})),
         backend=dict(tree.get("backend", {"kind": "local"})),
@@ -103,14 +101,15 @@ def digest(spec: Spec) -> str:
 
 def diff(old: Spec, new: Spec, origins: Mapping[str, str] | None = None) -> tuple[Change, ...]:
     """Return the leaves that differ, sorted by path; empty exactly when the digests are equal."""
-    before, after = dict(_leaves(canonical(old))), dict(_leaves(canonical(new)))
+    before, after = dict(_leaves(_compared(old))), dict(_leaves(_compared(new)))
     shown_before, shown_after = dict(_leaves(plain(old))), dict(_leaves(plain(new)))
     changes = []
-    for path in sorted(before.keys() | after.keys()):
-        if path in before and path in after and _same(before[path], after[path]):
+    for keys in sorted(before.keys() | after.keys()):
+        if keys in before and keys in after and _same(before[keys], after[keys]):
             continue
+        path = ".".join(keys)
         origin = origin_of(path, origins or {})
-        changes.append(Change(path, shown_before.get(path), shown_after.get(path), origin))
+        changes.append(Change(path, shown_before.get(keys), shown_after.get(keys), origin))
     return tuple(changes)
 
 
@@ -135,22 +134,13 @@ def program(spec: Spec, point: Point) -> Program:
 
 def trial_content(spec: Spec, point: Point, *, strict: bool = False) -> str:
     """Return the digest by which a trial's result is taken over; ``strict`` counts resources and backend in."""
-    whole = plain(spec)
-    starts = program(spec, point)
-    tree: dict[str, Json] = {
-        "scheme": SCHEME,
-        "command": list(starts.command),
-        "pass_params": spec.pass_params,
-        "params": dict(point.params),
-        "env": dict(starts.env),
-        "secrets": list(spec.secrets),
-        "data": {name: drop_none(plain_data(data)) for name, data in starts.data.items()},
-        "app": dict(spec.app),
-        "code": dict(spec.code),
-    }
-    if strict:
-        tree |= {name: whole[name] for name in ("resources", "backend", "grace_s")}
-    return sha256(canonical_json(tree))
+    return _content(_shared(spec, strict=strict), spec, point)
+
+
+def trial_contents(spec: Spec, points: Iterable[Point]) -> tuple[tuple[str, str], ...]:
+    """Return content and strict content of each point; what they share is gone through once, not once a point."""
+    loose, strict = _shared(spec, strict=False), _shared(spec, strict=True)
+    return tuple((_content(loose, spec, point), _content(strict, spec, point)) for point in points)
 
 
 def unpinned(spec: Spec) -> tuple[str, ...]:
@@ -206,17 +196,53 @@ def _plain_resources(resources: Resources) -> dict[str, Json]:
     return shown
 
 
-def _leaves(tree: Mapping[str, Json], above: str = "") -> Iterator[tuple[str, Json]]:
-    """Yield dotted paths and values; a list and an empty map are leaves."""
+def _shared(spec: Spec, *, strict: bool) -> str:
+    """Return the digest of what the contents of all trials of ``spec`` have in common."""
+    tree: dict[str, Json] = {
+        "scheme": SCHEME,
+        "pass_params": spec.pass_params,
+        "secrets": list(spec.secrets),
+        "app": dict(spec.app),
+        "code": dict(spec.code),
+    }
+    if strict:
+        whole = plain(spec)
+        tree |= {name: whole[name] for name in ("resources", "backend", "grace_s")}
+    return sha256(canonical_json(tree))
+
+
+def _content(shared: str, spec: Spec, point: Point) -> str:
+    starts = program(spec, point)
+    tree: dict[str, Json] = {
+        "shared": shared,
+        "command": list(starts.command),
+        "params": dict(point.params),
+        "env": dict(starts.env),
+        "data": {name: drop_none(plain_data(data)) for name, data in starts.data.items()},
+    }
+    return sha256(canonical_json(tree))
+
+
+def _compared(spec: Spec) -> dict[str, Json]:
+    """Return the canonical form with what it leaves out as a whole, so that each leaf is compared on its own."""
+    tree = canonical(spec) | {"backend": dict(spec.backend)}
+    sweep = tree.get("sweep")
+    if spec.sweep and isinstance(sweep, dict):  # a sweep of nothing but defaults still differs from none
+        tree["sweep"] = {**sweep, "method": spec.sweep.method}
+    return tree
+
+
+def _leaves(tree: Mapping[str, Json], above: tuple[str, ...] = ()) -> Iterator[tuple[tuple[str, ...], Json]]:
+    """Yield the names that lead to each leaf, and its value; a list and an empty map below the top are leaves.
+
+    Names, not dotted paths: ``{"a.b": 1}`` is not ``{"a": {"b": 1}}``.
+    """
     for name, value in tree.items():
-        path = f"{above}.{name}" if above else name
-        if isinstance(value, dict) and (value or path not in ("sweep", *_MAPS, "data", "resources")):
-            if value:
-                yield from _leaves(value, path)
-            else:
-                yield path, value
-        elif not (isinstance(value, dict) and not value):
-            yield path, value
+        keys = (*above, name)
+        if isinstance(value, dict) and (value or not above):
+            yield from _leaves(value, keys)
+        else:
+            yield keys, value
 
 
 def _same(one: Json, other: Json) -> bool:

@@ -1,86 +1,24 @@
 """What the ledger is told, and what a record is after it. Never writes: ``fold`` is a function."""
 
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass, field, replace
-from typing import TypeAlias, assert_never
+from typing import TypeAlias, assert_never, get_args
 
-from espalier.core.content import SCHEME
 from espalier.core.errors import StaleError
-from espalier.core.model import (
-    FINAL,
-    Artifacts,
-    Best,
-    Counts,
-    Lease,
-    Objective,
-    Policy,
-    Spec,
-    State,
-    Trial,
-    Version,
-    VersionState,
-)
+from espalier.core.model import FINAL, Artifacts, Lease, Policy, Spec, State, Trial, Version
 from espalier.core.names import line_name, trial_name, version_name
+from espalier.core.record import Earlier as Earlier
+from espalier.core.record import Line as Line
+from espalier.core.record import Record as Record
+from espalier.core.record import Reusable as Reusable
+from espalier.core.record import Snapshot as Snapshot
+from espalier.core.record import best as best
+from espalier.core.record import count as count
+from espalier.core.record import may_retry as may_retry
+from espalier.core.record import settle as settle
+from espalier.core.record import version_state as version_state
 
-# What a ledger holds
-
-
-@dataclass(frozen=True, slots=True)
-class Record:
-    """One version whole."""
-
-    version: Version
-    spec: Spec
-    trials: tuple[Trial, ...]
-
-
-@dataclass(frozen=True, slots=True)
-class Earlier:
-    """A superseded version; the ledger fills in the ids of the blobs that hold its spec and trials."""
-
-    version: Version
-    spec_blob: str = ""
-    trial_blobs: tuple[str, ...] = ()
-
-
-@dataclass(frozen=True, slots=True)
-class Line:
-    """A line of versions: the last one, those before it (oldest first), and which of these still run."""
-
-    last: Record
-    earlier: tuple[Earlier, ...] = ()
-    open: Mapping[int, Record] = field(default_factory=dict)
-
-
-@dataclass(frozen=True, slots=True)
-class Reusable:
-    """A succeeded trial whose result may be taken over; ``trial`` is its whole name."""
-
-    content: str
-    strict: str
-    scheme: int
-    trial: str
-    run_id: str | None = None
-    metrics: Mapping[str, float] = field(default_factory=dict)
-
-
-@dataclass(frozen=True, slots=True)
-class Snapshot:
-    """The ledger at one commit (``tip``; None: there is none yet).
-
-    ``heads`` has the last version of every line by its name (``job`` or ``job+line``); ``lines`` and
-    ``reuse`` (by job, then strict content digest) only what was asked for. ``cursor`` maps a branch to the
-    source commit that was last reconciled.
-    """
-
-    tip: str | None = None
-    ledger_id: str | None = None
-    project: str | None = None
-    heads: Mapping[str, Version] = field(default_factory=dict)
-    lines: Mapping[str, Line] = field(default_factory=dict)
-    reuse: Mapping[str, Mapping[str, Reusable]] = field(default_factory=dict)
-    cursor: Mapping[str, str] = field(default_factory=dict)
-
+STATES: tuple[State, ...] = get_args(State)
 
 # What it is told. ``line`` is a line's name; an event of a version that nobody knows is ignored.
 
@@ -221,215 +159,246 @@ def fold(snapshot: Snapshot, events: Iterable[Event]) -> Snapshot:
     """Return ``snapshot`` after ``events``; the lines they touch must be loaded in it.
 
     A decision (created, intended, retired) that was made on a record which has moved since raises
-    StaleError; an observation that says nothing new moves nothing.
+    StaleError; an observation that says nothing new moves nothing. A superseded version that was
+    over before is dropped from ``open`` when its line moves again.
     """
     heads, lines, cursor = dict(snapshot.heads), dict(snapshot.lines), dict(snapshot.cursor)
     reuse = {job: dict(index) for job, index in snapshot.reuse.items()}
-    told = list(events)
-    for name in touched(told):
-        if name in lines:
-            lines[name] = _forget_ended(lines[name])
-    for event in told:
+    drafts: dict[str, _LineDraft] = {}
+    for event in events:
         if isinstance(event, CursorMoved):
             cursor[event.branch] = event.commit
             continue
-        line = _fold_line(lines.get(event.line), event)
-        if line is None:
+        draft = drafts.get(event.line)
+        if draft is None:
+            draft = drafts[event.line] = _LineDraft(event.line, lines.get(event.line))
+        draft.tell(event)
+    for name, draft in drafts.items():
+        if draft.last is None or not draft.moved():
             continue
-        lines[event.line] = line
-        heads[event.line] = line.last.version
-        if isinstance(event, Observed | Tracked):
-            _index(reuse, line, event)
+        line = lines[name] = draft.line()
+        heads[name] = line.last.version
+        for found in draft.results():
+            reuse.setdefault(line.last.version.job, {})[found.strict] = found
     return replace(snapshot, heads=heads, lines=lines, cursor=cursor, reuse=reuse)
 
 
-def settle(record: Record) -> Record:
-    """Return ``record`` with what its version says about its trials counted again."""
-    version, trials = record.version, record.trials
-    counts = count(trials)
-    state = version_state(counts)
-    failed = next((trial for trial in trials if trial.state in ("failed", "lost")), None)
-    ended = [trial.ended_at for trial in trials if trial.ended_at]
-    return replace(
-        record,
-        version=replace(
-            version,
-            counts=counts,
-            state=state,
-            ended_at=None if state == "running" else max(ended, default=version.created_at),
-            best=best(trials, version.objective),
-            unanswered=sum(trial.state == "queued" and not trial.handle and not trial.waits_for for trial in trials),
-            retryable=sum(may_retry(trial, version.policy) for trial in trials),
-            waiting=sum(trial.state == "queued" and trial.waits_for is not None for trial in trials),
-            tracked=version.tracked and state != "running",
-            exit_code=failed.exit_code if failed else None,
-            message=failed.message if failed else None,
-        ),
+def asleep(snapshot: Snapshot, events: Iterable[Event]) -> tuple[tuple[str, int], ...]:
+    """Return the line and number of each version that is over and gets a further attempt by ``events``.
+
+    A ledger reads these records and wakes them before it folds.
+    """
+    found = {(event.line, event.version) for event in events if isinstance(event, Intended)}
+    return tuple(
+        (name, number)
+        for name, number in sorted(found)
+        if name in snapshot.lines
+        and number < snapshot.lines[name].last.version.version
+        and number not in snapshot.lines[name].open
     )
 
 
-def count(trials: Iterable[Trial]) -> Counts:
-    """Return how many trials are in each state."""
-    states = [trial.state for trial in trials]
-    return Counts(
-        total=len(states),
-        queued=states.count("queued"),
-        running=states.count("running"),
-        succeeded=states.count("succeeded"),
-        failed=states.count("failed"),
-        cancelled=states.count("cancelled"),
-        lost=states.count("lost"),
-        reused=states.count("reused"),
-    )
+def wake(snapshot: Snapshot, records: Iterable[Record]) -> Snapshot:
+    """Return ``snapshot`` with ``records`` of superseded versions open again."""
+    lines = dict(snapshot.lines)
+    for record in records:
+        name = line_name(record.version.job, record.version.line)
+        lines[name] = replace(lines[name], open={**lines[name].open, record.version.version: record})
+    return replace(snapshot, lines=lines)
 
 
-def version_state(counts: Counts) -> VersionState:
-    """Return the state of a version whose trials are counted in ``counts``."""
-    if counts.queued or counts.running:
-        return "running"
-    if counts.failed or counts.lost:
-        return "failed"
-    return "cancelled" if counts.cancelled else "succeeded"
+class _RecordDraft:
+    """A version while events are folded into it; counted again once, at the end."""
+
+    def __init__(self, record: Record, *, new: bool = False) -> None:
+        self.version, self.spec = record.version, record.spec
+        self.trials = list(record.trials)
+        self.at = {trial.id: index for index, trial in enumerate(record.trials)}
+        self.unfinished = sum(trial.state not in FINAL for trial in record.trials)
+        self.before = None if new else record
+        self.moved = new
+        self.touched: set[str] = set()  # ids of trials that moved
+
+    def put(self, trial: Trial) -> None:
+        index = self.at[trial.id]
+        old = self.trials[index]
+        if trial == old:
+            return
+        self.unfinished += (trial.state not in FINAL) - (old.state not in FINAL)
+        self.trials[index] = trial
+        self.touched.add(trial.id)
+        self.moved = True
+
+    def put_version(self, version: Version) -> None:
+        if version != self.version:
+            self.version = version
+            self.moved = True
+
+    def some(self, ids: Iterable[str]) -> Iterator[Trial]:
+        """Yield the trials with these ids; ids that the version does not have are passed over."""
+        for trial_id in ids:
+            if trial_id in self.at:
+                yield self.trials[self.at[trial_id]]
+
+    def over(self) -> bool:
+        """Return whether nothing of it is left to do: every trial ended, and MLflow shows all of it."""
+        return self.unfinished == 0 and self.version.tracked and all(trial.tracked for trial in self.trials)
+
+    def be_superseded(self) -> None:
+        """Only a line's last version lists the open ones."""
+        self.version = replace(self.version, open=())
+        if self.before is not None:
+            self.before = replace(self.before, version=replace(self.before.version, open=()))
+
+    def record(self) -> Record:
+        if self.before is not None and not self.moved:
+            return self.before
+        return settle(Record(self.version, self.spec, tuple(self.trials)))
+
+    def tell(self, event: Event) -> None:
+        match event:
+            case Intended():
+                self._intend(event)
+            case Opened():
+                run_id, uri = event.run_id or self.version.run_id, event.tracking_uri
+                self.put_version(replace(self.version, run_id=run_id, tracking_uri=uri))
+                for trial in self.some(event.trials):
+                    self.put(replace(trial, run_id=event.trials[trial.id], tracking_uri=uri))
+            case Submitted():
+                for trial in self.some(event.handles):
+                    self.put(_submit(trial, *event.handles[trial.id]))
+            case Observed():
+                for trial in self.some((event.trial,)):
+                    self.put(_observe(trial, event))
+            case Tracked():
+                for trial in self.some(event.trials):
+                    if trial.state in FINAL:
+                        metrics = _merged(trial.metrics, event.trials[trial.id])
+                        self.put(replace(trial, tracked=True, metrics=metrics))
+                if event.whole_version and self.unfinished == 0:
+                    self.put_version(replace(self.version, tracked=True))
+            case CancelRequested():
+                for trial in self.some(event.trials):
+                    self.put(_request(trial, event.at))
+            case Retired():
+                if self.version.retired:
+                    raise _moved(event.line, event.version)
+                self.put_version(replace(self.version, retired=True))
+            case Treated():
+                self.put_version(
+                    replace(self.version, policy=event.policy, parallel=event.parallel, artifacts=event.artifacts)
+                )
+                self.spec = _with_parallel(self.spec, event.parallel)
+            case Created() | CursorMoved():
+                pass  # of a line, and of none
+            case _:
+                assert_never(event)
+
+    def _intend(self, event: Intended) -> None:
+        held = self.version.lease
+        if event.lease and held and event.lease.epoch < held.epoch:
+            raise _moved(event.line, event.version)  # somebody took over
+        if event.lease:
+            self.put_version(replace(self.version, lease=event.lease))
+        for intent in event.intents:
+            for trial in self.some((intent.trial,)):
+                if self.version.retired and intent.because in ("retry", "recover"):
+                    raise _moved(event.line, event.version)
+                self.put(_intend(trial, intent, event))
+        if self.unfinished:
+            self.put_version(replace(self.version, tracked=False))
 
 
-def best(trials: Iterable[Trial], objective: Objective | None) -> Best | None:
-    """Return the best succeeded or reused trial by ``objective``; None without one or without values."""
-    if objective is None:
-        return None
-    found = [
-        (trial.metrics[objective.metric], trial.id)
-        for trial in trials
-        if trial.state in ("succeeded", "reused") and _is_number(trial.metrics.get(objective.metric))
-    ]
-    if not found:
-        return None
-    pick = min if objective.goal == "minimize" else max
-    value, trial = pick(found, key=lambda pair: pair[0])
-    return Best(trial, objective.metric, value)
+class _LineDraft:
+    """A line while events are folded into it."""
+
+    def __init__(self, name: str, line: Line | None) -> None:
+        self.name = name
+        self.before = line
+        self.last = _RecordDraft(line.last) if line else None
+        self.earlier = list(line.earlier) if line else []
+        self.open = {number: _RecordDraft(record) for number, record in line.open.items()} if line else {}
+        self.was_over = {number for number, draft in self.open.items() if draft.over()}
+
+    def tell(self, event: Event) -> None:
+        if isinstance(event, Created):
+            self._create(event.record)
+            return
+        if isinstance(event, CursorMoved):
+            return
+        last = self.last.version.version if self.last else 0
+        draft = self.last if event.version == last else self.open.get(event.version)
+        decides = isinstance(event, Intended | Retired)
+        if draft is None or (isinstance(event, Retired) and event.version != last):
+            if decides:  # whoever decided must not go on as if it were recorded
+                raise _moved(event.line, event.version)
+            return
+        if event.version != last and not decides and draft.over():
+            return  # as it will be once it has left ``open``
+        draft.tell(event)
+
+    def moved(self) -> bool:
+        return any(draft.moved for draft in self._drafts())
+
+    def line(self) -> Line:
+        if self.last is None:
+            raise ValueError("a line has a version")
+        now = {number: draft.record() for number, draft in sorted(self.open.items())}
+        kept = {
+            number: record for number, record in now.items() if number not in self.was_over or self.open[number].moved
+        }
+        last = self.last.record()
+        if last.version.open != tuple(kept):
+            last = replace(last, version=replace(last.version, open=tuple(kept)))
+        earlier = tuple(
+            replace(old, version=now[old.version.version].version) if old.version.version in now else old
+            for old in self.earlier
+        )
+        return Line(last, earlier, kept)
+
+    def results(self) -> Iterator[Reusable]:
+        """Yield what became reusable: trials that moved and have succeeded."""
+        for draft in self._drafts():
+            version = draft.version
+            for trial in draft.some(sorted(draft.touched)):
+                if trial.state == "succeeded":
+                    name = trial_name(version.job, version.line, version.version, trial.id)
+                    yield Reusable(trial.content, trial.strict, version.scheme, name, trial.run_id, trial.metrics)
+
+    def _create(self, record: Record) -> None:
+        version = record.version
+        last = self.last.version.version if self.last else None
+        if version.version != (last or 0) + 1 or version.parent != last:
+            raise _moved(self.name, last or 0)
+        if self.last is not None and last is not None:
+            self.last.be_superseded()
+            if self.last.moved or not self.last.over():
+                self.open[last] = self.last
+            self.earlier.append(Earlier(self.last.record().version))
+        parallel = version.parallel
+        if parallel is None and record.spec.sweep:
+            parallel = record.spec.sweep.parallel
+        first = replace(record, version=replace(version, parallel=parallel, open=()))
+        self.last = _RecordDraft(replace(first, spec=_with_parallel(record.spec, parallel)), new=True)
+
+    def _drafts(self) -> Iterator[_RecordDraft]:
+        yield from self.open.values()
+        if self.last is not None:
+            yield self.last
 
 
-def may_retry(trial: Trial, policy: Policy) -> bool:
-    """Return whether ``policy`` allows a further attempt of an ended trial."""
-    if trial.cancel_requested_at or trial.attempt == 0:
-        return False
-    if trial.state == "failed":
-        return trial.retried < policy.retries
-    return trial.state == "lost" and trial.recovered < policy.recoveries
-
-
-def _fold_line(line: Line | None, event: Event) -> Line | None:
-    if isinstance(event, Created):
-        return _create(line, event.record)
-    if line is None or isinstance(event, CursorMoved):
-        return None
-    last = line.last.version.version
-    record = line.last if event.version == last else line.open.get(event.version)
-    if record is None:
-        return None
-    after = _fold_record(record, event)
-    if after is record:
-        return line
-    after = settle(after)
-    if event.version == last:
-        return replace(line, last=after)
-    earlier = tuple(
-        replace(old, version=after.version) if old.version.version == event.version else old for old in line.earlier
-    )
-    return replace(line, earlier=earlier, open={**line.open, event.version: after})
-
-
-def _fold_record(record: Record, event: Event) -> Record:
-    version = record.version
-    match event:
-        case Intended():
-            if event.lease:
-                record = replace(record, version=replace(version, lease=event.lease))
-            for intent in event.intents:
-                record = _each(record, intent.trial, lambda trial, intent=intent: _intend(trial, intent, event))  # type: ignore[misc]
-            return record
-        case Opened():
-            record = replace(record, version=replace(version, run_id=event.run_id, tracking_uri=event.tracking_uri))
-            return replace(
-                record,
-                trials=tuple(
-                    replace(trial, run_id=event.trials[trial.id], tracking_uri=event.tracking_uri)
-                    if trial.id in event.trials
-                    else trial
-                    for trial in record.trials
-                ),
-            )
-        case Submitted():
-            return replace(record, trials=tuple(_submit(trial, event) for trial in record.trials))
-        case Observed():
-            return _each(record, event.trial, lambda trial: _observe(trial, event))
-        case Tracked():
-            if event.whole_version:
-                record = replace(record, version=replace(version, tracked=True))
-            return replace(
-                record,
-                trials=tuple(
-                    replace(trial, tracked=True, metrics={**trial.metrics, **event.trials[trial.id]})
-                    if trial.id in event.trials
-                    else trial
-                    for trial in record.trials
-                ),
-            )
-        case CancelRequested():
-            return replace(record, trials=tuple(_request(trial, event) for trial in record.trials))
-        case Retired():
-            if version.retired:
-                raise _moved(event.line, version.version)
-            return replace(record, version=replace(version, retired=True))
-        case Treated():
-            return replace(
-                record,
-                version=replace(version, policy=event.policy, parallel=event.parallel, artifacts=event.artifacts),
-            )
-        case Created() | CursorMoved():
-            return record
-        case _:
-            assert_never(event)
-
-
-def _create(line: Line | None, record: Record) -> Line:
-    version = record.version
-    last = line.last.version.version if line else 0
-    if version.version != last + 1:
-        raise _moved(line_name(version.job, version.line), last)
-    record = settle(record)
-    if line is None:
-        return Line(record)
-    still = line.last.version.state == "running" or not _all_tracked(line.last)
-    return Line(
-        last=record,
-        earlier=(*line.earlier, Earlier(line.last.version)),
-        open={**line.open, last: line.last} if still else line.open,
-    )
-
-
-def _forget_ended(line: Line) -> Line:
-    """Drop superseded versions that had already ended at the commit before."""
-    kept = {
-        n: record for n, record in line.open.items() if record.version.state == "running" or not _all_tracked(record)
-    }
-    return line if len(kept) == len(line.open) else replace(line, open=kept)
-
-
-def _all_tracked(record: Record) -> bool:
-    return record.version.tracked and all(trial.tracked for trial in record.trials)
-
-
-def _each(record: Record, trial_id: str, change: Callable[[Trial], Trial]) -> Record:
-    trials = tuple(change(trial) if trial.id == trial_id else trial for trial in record.trials)
-    same = all(a is b for a, b in zip(trials, record.trials, strict=True))
-    return record if same else replace(record, trials=trials)
+def _with_parallel(spec: Spec, parallel: int | None) -> Spec:
+    """Return ``spec`` with the ``parallel`` of its version, the one value of a sweep that is no identity."""
+    if spec.sweep is None or spec.sweep.parallel == parallel:
+        return spec
+    return replace(spec, sweep=replace(spec.sweep, parallel=parallel))
 
 
 def _intend(trial: Trial, intent: Intent, event: Intended) -> Trial:
-    if intent.attempt == trial.attempt and intent.key == trial.key and trial.state == "queued":
+    same = intent.attempt == trial.attempt and intent.key == trial.key and intent.place == trial.place
+    if same and trial.state not in FINAL:
         return trial  # the same intent, told twice
-    ended = trial.state in FINAL or trial.attempt == 0
-    if intent.attempt != trial.attempt + 1 or not ended:
+    if intent.attempt != trial.attempt + 1 or not _may_follow(trial, intent.because):
         raise _moved(event.line, event.version)
     return replace(
         trial,
@@ -443,6 +412,7 @@ def _intend(trial: Trial, intent: Intent, event: Intended) -> Trial:
         started_at=None,
         ended_at=None,
         waits_for=None,
+        reused_from=None,
         tracked=False,
         cancel_requested_at=None if intent.because == "person" else trial.cancel_requested_at,
         forced=intent.because == "person",
@@ -451,56 +421,61 @@ def _intend(trial: Trial, intent: Intent, event: Intended) -> Trial:
     )
 
 
-def _submit(trial: Trial, event: Submitted) -> Trial:
-    attempt, handle = event.handles.get(trial.id, (0, ""))
-    if attempt != trial.attempt or attempt == 0 or trial.handle == handle:
-        return trial
+def _may_follow(trial: Trial, because: str) -> bool:
+    """Return whether an attempt for this cause can follow what ``trial`` is now."""
+    if because == "person":
+        return trial.state in ("failed", "lost", "cancelled") or (trial.state == "queued" and trial.attempt == 0)
+    if trial.cancel_requested_at:
+        return False
+    if because == "first":
+        return trial.state == "queued" and trial.attempt == 0
+    return trial.state in ("failed", "lost")
+
+
+def _submit(trial: Trial, attempt: int, handle: str) -> Trial:
+    if attempt != trial.attempt or attempt == 0 or trial.handle:
+        return trial  # of another attempt, or the first one told stays
     return replace(trial, handle=handle)
 
 
 def _observe(trial: Trial, event: Observed) -> Trial:
-    if event.attempt != trial.attempt or trial.state in FINAL:
+    if event.attempt != trial.attempt or trial.state in FINAL or event.state not in STATES:
         return trial
-    after = replace(
+    # ``queued`` means not yet seen running, so nothing goes back to it
+    state = "running" if trial.state == "running" and event.state == "queued" else event.state
+    return replace(
         trial,
-        state=event.state,
+        state=state,
         started_at=event.started_at or trial.started_at,
         ended_at=event.ended_at or trial.ended_at,
         exit_code=event.exit_code,
         message=event.message,
-        metrics={**trial.metrics, **event.metrics},
+        metrics=_merged(trial.metrics, event.metrics),
         reused_from=event.reused_from or trial.reused_from,
         run_id=event.run_id or trial.run_id,
-        waits_for=None if event.state != "queued" else trial.waits_for,
-        tracked=event.tracked,
+        waits_for=None if state != "queued" else trial.waits_for,
+        tracked=event.tracked and state in FINAL,
         environment=event.environment or trial.environment,
     )
-    return trial if after == trial else after
 
 
-def _request(trial: Trial, event: CancelRequested) -> Trial:
-    if trial.id not in event.trials or trial.state in FINAL or trial.cancel_requested_at:
+def _merged(old: Mapping[str, float], new: Mapping[str, float]) -> Mapping[str, float]:
+    """Return ``old`` with what differs in ``new``; NaN is no news where NaN was."""
+    fresh = {
+        name: value
+        for name, value in new.items()
+        if name not in old or (old[name] != value and (old[name] == old[name] or value == value))
+    }
+    return {**old, **fresh} if fresh else old
+
+
+def _request(trial: Trial, at: str) -> Trial:
+    if trial.state in FINAL or trial.cancel_requested_at:
         return trial
-    asked = replace(trial, cancel_requested_at=event.at)
+    asked = replace(trial, cancel_requested_at=at)
     if trial.attempt == 0:  # nothing was sent: the wish is the end
-        return replace(
-            asked, state="cancelled", ended_at=event.at, message="cancelled before it was sent", waits_for=None
-        )
+        return replace(asked, state="cancelled", ended_at=at, message="cancelled before it was sent", waits_for=None)
     return asked
-
-
-def _index(reuse: dict[str, dict[str, Reusable]], line: Line, event: Observed | Tracked) -> None:
-    last = line.last.version.version
-    record = line.last if event.version == last else line.open.get(event.version, None)
-    if record is None:
-        return
-    ids = {event.trial} if isinstance(event, Observed) else event.trials.keys()
-    version = record.version
-    index = reuse.setdefault(version.job, {})
-    for trial in record.trials:
-        if trial.id in ids and trial.state == "succeeded":
-            name = trial_name(version.job, version.line, version.version, trial.id)
-            index[trial.strict] = Reusable(trial.content, trial.strict, SCHEME, name, trial.run_id, trial.metrics)
 
 
 def _moved(line: str, version: int) -> StaleError:
@@ -509,7 +484,3 @@ def _moved(line: str, version: int) -> StaleError:
         f"{version_name(job, side or None, version)} has moved since this was planned",
         hint="plan again: espalier plan",
     )
-
-
-def _is_number(value: float | None) -> bool:
-    return value is not None and value == value and value not in (float("inf"), float("-inf"))

@@ -236,7 +236,8 @@ class Version:
 
     Times are RFC 3339 in UTC. ``unanswered`` counts trials with an intent and no handle,
     ``retryable`` those failed or lost with attempts left. ``exit_code`` and ``message`` are of the
-    first failed trial.
+    first failed trial. ``open`` (of a line's last version) are the numbers of superseded versions
+    that are not over: a pass that reads heads alone knows by it which lines to load.
     """
 
     job: str
@@ -271,6 +272,7 @@ class Version:
     unanswered: int = 0
     retryable: int = 0
     waiting: int = 0
+    open: tuple[int, ...] = ()
     exit_code: int | None = None
     message: str | None = None
 

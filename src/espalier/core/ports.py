@@ -1,6 +1,7 @@
 """What the engine needs of the world, as protocols. Never an implementation."""
 
 from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
+from contextlib import AbstractContextManager
 from dataclasses import dataclass, field
 from typing import Literal, Protocol
 
@@ -28,6 +29,8 @@ class Ledger(Protocol):
     def read(self, lines: Collection[str] | None = ()) -> Snapshot: ...
 
     # every head; the whole records of the lines named (``job`` or ``job+line``), of all for None
+
+    def found(self) -> Snapshot: ...  # makes the ledger and its id where there is none; attempt keys need the id
 
     def append(self, base: Snapshot, events: Sequence[Event], kind: str, actor: str) -> Snapshot: ...
 
@@ -140,13 +143,19 @@ class Clock(Protocol):
     """Time, and waiting."""
 
     def now(self) -> str: ...  # RFC 3339, UTC
+    def after(self, seconds: float) -> str: ...  # the same, so many seconds from now
     def monotonic(self) -> float: ...
     def sleep(self, seconds: float) -> None: ...
 
 
 @dataclass(frozen=True, slots=True)
 class World:
-    """One of each port. ``my_turn`` says whether this process is the one that follows here."""
+    """One of each port.
+
+    ``turn`` is held while this process launches or follows: one at a time at this place, and free
+    again when its holder dies. ``present`` says whether a variable is set in this environment;
+    ``branch`` is the one that main lines follow.
+    """
 
     source: Source
     ledger: Ledger
@@ -155,5 +164,8 @@ class World:
     clock: Clock
     settings: Settings
     actor: str
+    owner: str
+    branch: str
+    turn: Callable[[], AbstractContextManager[None]]
+    present: Callable[[str], bool]
     repository: str = ""
-    my_turn: Callable[[], bool] = lambda: True

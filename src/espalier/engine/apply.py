@@ -1,0 +1,253 @@
+"""Carry out a plan: guards, one append of all intents, then the launches. Never a stale plan."""
+
+from collections.abc import Collection, Iterator, Mapping
+from dataclasses import dataclass, replace
+
+from espalier.core.content import SCHEME, digest
+from espalier.core.errors import InputError, RejectedError, StaleError
+from espalier.core.events import (
+    CancelRequested,
+    Created,
+    CursorMoved,
+    Event,
+    Intended,
+    Intent,
+    Record,
+    Retired,
+    Snapshot,
+    Treated,
+)
+from espalier.core.model import FINAL, Declared, Job, Lease, Trial, Version
+from espalier.core.names import attempt_key, line_name
+from espalier.core.plan import (
+    Action,
+    Plan,
+    draft_trials,
+    guard_retirement,
+    make_plan,
+    needed_lines,
+    superseded,
+    to_retry,
+    to_send,
+)
+from espalier.core.ports import World
+from espalier.core.program import needed_names
+from espalier.engine.launch import backend_of, launch
+
+LEASE_S = 600.0
+"""How long an applier may launch what it intended (design: launching once)."""
+
+
+@dataclass(frozen=True, slots=True)
+class Options:
+    """What a person allows beyond the plan."""
+
+    globs: tuple[str, ...] = ()
+    skip_errors: bool = False
+    allow_retire: bool = False
+    cancel_running: bool = False
+
+
+@dataclass(frozen=True, slots=True)
+class Applied:
+    """The versions of a plan by line and number, ``keep`` included; ``started`` when anything was intended."""
+
+    versions: tuple[tuple[str, int], ...]
+    snapshot: Snapshot
+    started: bool
+
+
+def plan_at(world: World, rev: str, globs: Collection[str] = ()) -> tuple[Declared, Plan, Snapshot]:
+    """Return what ``rev`` declares, the plan for it, and the snapshot that it was made on."""
+    declared = world.source.specs(world.source.resolve(rev), globs)
+    snapshot = world.ledger.read()
+    while missing := set(needed_lines(declared, snapshot.heads, globs)) - snapshot.lines.keys():
+        snapshot = world.ledger.read([*snapshot.lines, *missing])
+    return declared, make_plan(declared, snapshot, globs), snapshot
+
+
+def check_saved(world: World, saved: Plan, globs: Collection[str] = ()) -> tuple[Declared, Plan, Snapshot]:
+    """Plan again at the commit of ``saved``; raise StaleError, or RejectedError when it is not of this repository."""
+    try:
+        declared, plan, snapshot = plan_at(world, saved.commit, globs)
+    except InputError as error:
+        raise RejectedError(
+            f"the plan is of commit {saved.commit[:12]}, which is unknown here",
+            hint="apply it in the repository that it was made in, or plan again",
+        ) from error
+    if saved.ledger_id is not None and saved.ledger_id != snapshot.ledger_id:
+        raise RejectedError(
+            f"the plan is of ledger {saved.ledger_id}, this repository has {snapshot.ledger_id or 'none'}",
+            hint="apply it where it was made, or plan again",
+        )
+    before = {action.identity for action in saved.actions if action.action != "keep"}
+    after = {action.identity for action in plan.actions if action.action != "keep"}
+    if before != after:
+        moved = sorted({identity[1] for identity in before ^ after})
+        raise StaleError(
+            f"the plan is stale: {', '.join(moved[:5])} moved since it was made",
+            hint="plan again: espalier plan --out FILE",
+        )
+    return declared, plan, snapshot
+
+
+def apply_plan(world: World, declared: Declared, plan: Plan, snapshot: Snapshot, options: Options) -> Applied:
+    """Record every intent of ``plan`` in one append, then send them; return what there is to wait for.
+
+    Raises before any intent when the plan is refused: errors in it, a mass retirement, a variable
+    that is not set, a tracker where no run can be made. StaleError when a record moved meanwhile.
+    """
+    if plan.errors and not options.skip_errors:
+        raise InputError(
+            f"{len(plan.errors)} job(s) do not compose: {', '.join(error.job for error in plan.errors[:5])}",
+            hint="mend them, or carry out the others: espalier apply --skip-errors",
+        )
+    if not options.allow_retire:
+        guard_retirement(plan, snapshot.heads)
+    jobs = {job.name: job for job in declared.jobs}
+    sends = [action for action in plan.actions if action.trials.run or action.action in ("create", "revise")]
+    _check_variables(world, [jobs[action.job] for action in sends if action.trials.run])
+    if sends:
+        world.tracker.probe()
+    with world.turn():
+        if snapshot.ledger_id is None and plan.actions:
+            found = world.ledger.found()
+            snapshot = replace(snapshot, tip=found.tip, ledger_id=found.ledger_id, project=found.project)
+        snapshot = _loaded(world, snapshot, plan)
+        events = list(_events(world, declared, plan, snapshot, jobs, options))
+        if not plan.errors and not options.globs and snapshot.cursor.get(world.branch) != declared.commit.id:
+            events.append(CursorMoved(world.branch, declared.commit.id))
+        if events and snapshot.ledger_id:
+            snapshot = world.ledger.append(snapshot, events, "intent", world.actor)
+        versions = tuple((action.job, action.version) for action in plan.actions if action.action != "retire")
+        again = tuple((a.job, a.version) for a in plan.actions if a.action == "resume")
+        new = tuple((a.job, a.version) for a in plan.actions if a.action in ("create", "revise", "retry"))
+        snapshot = launch(world, snapshot, new, fresh=True)
+        snapshot = launch(world, snapshot, again, fresh=False)
+    return Applied(versions, snapshot, started=bool(new or again))
+
+
+def intend(world: World, ledger_id: str, record: Record, trials: Collection[Trial], because: str = "") -> Intended:
+    """Return the intent of the next attempt of ``trials``; ``because`` empty: what policy says of each."""
+    version = record.version
+    place = backend_of(world, version).place
+    intents = []
+    for trial in trials:
+        attempt = trial.attempt + 1
+        key = attempt_key(ledger_id, version.job, version.line, version.version, trial.id, attempt)
+        why = {"failed": "retry", "lost": "recover"}.get(trial.state, "first")
+        intents.append(Intent(trial.id, attempt, key, place, because or why))
+    return Intended(line_name(version.job, version.line), version.version, tuple(intents), lease(world))
+
+
+def lease(world: World) -> Lease:
+    """Return the right to launch for the next ten minutes."""
+    return Lease(world.owner, 1, world.clock.after(LEASE_S))
+
+
+def _loaded(world: World, snapshot: Snapshot, plan: Plan) -> Snapshot:
+    """Load the lines that the events of ``plan`` touch; refuse when their heads moved since the plan."""
+    touched = [a.job for a in plan.actions if a.job in snapshot.heads]
+    kept = [a.job for a in plan.actions if a.action == "keep"]
+    missing = set(touched) - set(kept) - snapshot.lines.keys()
+    if not missing:
+        return snapshot
+    fresh = world.ledger.read([*snapshot.lines, *missing])
+    for name in touched:
+        if fresh.heads[name].version != snapshot.heads[name].version:
+            raise StaleError(f"{name} has moved since this was planned", hint="plan again: espalier plan")
+    return fresh
+
+
+def _check_variables(world: World, jobs: Collection[Job]) -> None:
+    for job in jobs:
+        for name in needed_names(job.spec):
+            if not world.present(name):
+                raise InputError(
+                    f"{job.name} needs the environment variable {name}, which is not set",
+                    hint=f"set {name} and apply again; nothing was recorded",
+                )
+
+
+def _events(
+    world: World, declared: Declared, plan: Plan, snapshot: Snapshot, jobs: Mapping[str, Job], options: Options
+) -> Iterator[Event]:
+    for action in plan.actions:
+        match action.action:
+            case "create" | "revise":
+                yield from _create(world, declared, action, jobs[action.job], snapshot)
+            case "retry" | "resume":
+                yield from _again(world, action, jobs[action.job], snapshot)
+            case "keep":
+                yield from _treat(snapshot.heads[action.job], jobs[action.job])
+            case "retire":
+                yield from _retire(world, snapshot, action, options)
+
+
+def _create(world: World, declared: Declared, action: Action, job: Job, snapshot: Snapshot) -> Iterator[Event]:
+    now, commit, spec = world.clock.now(), declared.commit, job.spec
+    kind = str(spec.backend["kind"])
+    drafts = draft_trials(job, snapshot)
+    place = world.backends(kind).place
+    trials = tuple(_first(snapshot, action, trial, place, now) for trial in drafts)
+    version = Version(
+        job=job.name,
+        line=None,
+        version=action.version,
+        parent=action.parent,
+        base=None,
+        digest=digest(spec),
+        scheme=SCHEME,
+        commit=commit.id,
+        subject=commit.subject,
+        author=commit.author,
+        actor=world.actor,
+        reason=action.reason,
+        created_at=now,
+        backend=kind,
+        objective=spec.sweep.objective if spec.sweep else None,
+        policy=job.policy,
+        parallel=spec.sweep.parallel if spec.sweep else None,
+        artifacts=job.artifacts,
+        lease=lease(world),
+    )
+    yield Created(Record(version, spec, trials))
+    for number, ids in superseded(job, snapshot.lines.get(job.name), drafts).items():
+        yield CancelRequested(job.name, number, ids, now)
+
+
+def _first(snapshot: Snapshot, action: Action, trial: Trial, place: str, now: str) -> Trial:
+    if trial.state == "reused":
+        return replace(trial, ended_at=now)
+    if trial.waits_for:
+        return trial
+    key = attempt_key(snapshot.ledger_id or "", action.job, None, action.version, trial.id, 1)
+    return replace(trial, attempt=1, key=key, place=place)
+
+
+def _again(world: World, action: Action, job: Job, snapshot: Snapshot) -> Iterator[Event]:
+    head = snapshot.heads[action.job]
+    yield from _treat(head, job)
+    line = snapshot.lines[action.job]
+    record = replace(line.last, version=replace(line.last.version, policy=job.policy))
+    trials = to_retry(record) if action.action == "retry" else [t for t in to_send(record) if not t.attempt]
+    if trials:
+        yield intend(world, snapshot.ledger_id or "", record, trials)
+
+
+def _treat(head: Version, job: Job) -> Iterator[Event]:
+    parallel = job.spec.sweep.parallel if job.spec.sweep else None
+    if (head.policy, head.parallel, head.artifacts) != (job.policy, parallel, job.artifacts):
+        yield Treated(job.name, head.version, job.policy, parallel, job.artifacts)
+
+
+def _retire(world: World, snapshot: Snapshot, action: Action, options: Options) -> Iterator[Event]:
+    yield Retired(action.job, action.version)
+    line = snapshot.lines[action.job]
+    now = world.clock.now()
+    for record in (line.last, *line.open.values()):
+        ends = tuple(
+            t.id for t in record.trials if t.state == "queued" or (options.cancel_running and t.state not in FINAL)
+        )
+        if ends:
+            yield CancelRequested(action.job, record.version.version, ends, now)
