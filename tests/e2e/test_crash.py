@@ -1,8 +1,6 @@
 """kill -9 between any two effects of an apply or a follower; one more pass, and everything agrees."""
 
-import json
 import os
-import shutil
 import signal
 import subprocess
 import sys
@@ -14,7 +12,6 @@ import pytest
 from espalier.core.names import run_key
 from espalier.ledger.fsck import check
 from espalier.ledger.gitref import GitLedger
-from espalier.testing.crash import Point, points_of
 from espalier.tracking.mlflow import MLflowTracker
 from espalier.wiring import SystemClock
 from tests.conftest import ROOT
@@ -83,7 +80,7 @@ def agree(repository: Repository, starts: Path, tracker: MLflowTracker) -> None:
 
 
 def runs_with(tracker: MLflowTracker, key: str) -> list[str]:
-    import mlflow  # noqa: PLC0415
+    import mlflow
 
     client = mlflow.MlflowClient(tracker.uri)
     ids = [experiment.experiment_id for experiment in client.search_experiments()]

@@ -30,6 +30,8 @@ class Ledger(Protocol):
 
     # every head; the whole records of the lines named (``job`` or ``job+line``), of all for None
 
+    def found(self) -> Snapshot: ...  # makes the ledger and its id where there is none; attempt keys need the id
+
     def append(self, base: Snapshot, events: Sequence[Event], kind: str, actor: str) -> Snapshot: ...
 
     # one commit; folded again on a newer tip when the touched records have not moved, else StaleError
