@@ -20,7 +20,6 @@ from espalier.testing.crash import points_of
 from espalier.wiring import SystemClock
 from tests.conftest import ROOT
 from tests.repository import Repository, new_repository
-from tests.servers import migrated_database, mlflow_server, run_folder  # noqa: F401
 
 pytestmark = pytest.mark.xdist_group("mlflow")
 

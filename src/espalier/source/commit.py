@@ -11,7 +11,7 @@ from espalier.core.errors import EspalierError, InputError
 from espalier.core.masking import secret_shape
 from espalier.core.model import Commit, Declared, Job, JobError, Settings
 from espalier.core.names import job_fault
-from espalier.source import git
+from espalier.source import clone, git
 from espalier.source.git import Objects
 from espalier.source.primary import Layout, plain_config, read_layout
 
@@ -55,6 +55,10 @@ class GitSource:
             first = errors[0]
             raise InputError(first.message + more, hint=first.hint, file=first.file, line=first.line)
         return settings
+
+    def contains(self, descendant: str, ancestor: str) -> bool:
+        """Return whether the commit ``ancestor`` is reachable from ``descendant``."""
+        return clone.contains(self.top, descendant, ancestor)
 
     def dirty(self) -> list[str]:
         """Return the paths in which the working tree differs from HEAD, which planning leaves aside."""
