@@ -11,7 +11,6 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
 from functools import cache
-from importlib.metadata import entry_points
 from pathlib import Path
 
 from espalier.core.errors import InputError
@@ -134,8 +133,9 @@ def turn(state: Path) -> Iterator[None]:
 
 def load_backend(kind: str) -> Callable[..., Backend]:
     """Return the class of a third party's backend; raise InputError when none is installed under ``kind``."""
-    found = entry_points(group="espalier.backends", name=kind)
-    for entry in found:
+    from importlib.metadata import entry_points
+
+    for entry in entry_points(group="espalier.backends", name=kind):
         backend: Callable[..., Backend] = entry.load()
         return backend
     raise InputError(f"there is no backend {kind!r}", hint="use local, or install the package that brings it")
