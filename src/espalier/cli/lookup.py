@@ -4,10 +4,10 @@ import difflib
 from collections.abc import Iterable, Mapping
 
 from espalier.core.errors import InputError
-from espalier.core.events import Record, Snapshot
 from espalier.core.model import Version
 from espalier.core.names import line_name, parse_target
 from espalier.core.ports import Ledger
+from espalier.core.record import Record, Snapshot
 
 
 def lines_of(heads: Mapping[str, Version], job: str) -> tuple[str, ...]:

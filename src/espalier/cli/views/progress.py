@@ -6,8 +6,8 @@ from espalier.cli.views.record import name_of
 from espalier.cli.views.style import STATE_COLOURS, Cell, Row, Style, columns
 from espalier.cli.views.value import ago, count, metric, printable, short_id
 from espalier.cli.views.version import best
-from espalier.core.events import Record
 from espalier.core.model import FINAL, Trial
+from espalier.core.record import Record
 
 BAR = 20
 ROWS = 15  # versions in the table; those that run first
