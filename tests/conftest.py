@@ -26,6 +26,8 @@ email = tess@example.invalid
 defaultBranch = main
 """
 
+pytest_plugins = ["tests.servers"]
+
 refuse_network()
 
 

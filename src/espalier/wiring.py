@@ -56,11 +56,14 @@ def open_ledger(directory: Path, project: str = "") -> Ledger:
     return GitLedger(top_of(directory), project)
 
 
-def open_world(directory: Path, *, start_tracker: bool = False, start_runner: bool = False) -> World:
+def open_world(
+    directory: Path, *, start_tracker: bool = False, start_runner: bool = False, follower: bool = True
+) -> World:
     """Return the repository's world with the settings committed at HEAD.
 
     ``start_tracker`` starts what MLflow needs, in the background; ``start_runner`` lets the local
-    backend bring a dead runner back. Raises InputError where there is no repository or no config.
+    backend bring a dead runner back, ``follower`` lets the runner keep a process that follows beside
+    it. Raises InputError where there is no repository or no config.
     """
     from espalier.source.commit import GitSource
     from espalier.tracking.mlflow import MLflowTracker
@@ -77,7 +80,7 @@ def open_world(directory: Path, *, start_tracker: bool = False, start_runner: bo
     return World(
         source=source,
         ledger=ledger,
-        backends=_backends(top, start_runner=start_runner),
+        backends=_backends(top, start_runner=start_runner, follower=follower),
         tracker=tracker,
         clock=SystemClock(),
         settings=settings,
@@ -170,7 +173,7 @@ def ui_command(directory: Path, port: int) -> tuple[list[str], str]:
     return list(argv), link
 
 
-def _backends(top: Path, *, start_runner: bool) -> Callable[[str], Backend]:
+def _backends(top: Path, *, start_runner: bool, follower: bool) -> Callable[[str], Backend]:
     @cache
     def backend(kind: str) -> Backend:
         if kind != "local":
@@ -178,6 +181,8 @@ def _backends(top: Path, *, start_runner: bool) -> Callable[[str], Backend]:
         from espalier.backends.local.client import LocalBackend
 
         beside = (sys.executable, "-m", "espalier", "-C", str(top), "follow", "--beside")
-        return LocalBackend(top / STATE_DIR, top, os.environ, follower=beside, start_runner=start_runner)
+        return LocalBackend(
+            top / STATE_DIR, top, os.environ, follower=beside if follower else (), start_runner=start_runner
+        )
 
     return backend
