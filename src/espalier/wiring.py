@@ -1,9 +1,7 @@
 """Settings to objects: the only place that names adapters and reads the environment. Never decides."""
 
 import fcntl
-import getpass
 import os
-import socket
 import sys
 import time
 from collections.abc import Callable, Iterator, Mapping
@@ -11,7 +9,6 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
 from functools import cache
-from importlib.metadata import entry_points
 from pathlib import Path
 
 from espalier.core.errors import InputError
@@ -85,7 +82,7 @@ def open_world(
         clock=SystemClock(),
         settings=settings,
         actor=actor(top, os.environ),
-        owner=f"{socket.gethostname()}:{os.getpid()}",
+        owner=f"{os.uname().nodename}:{os.getpid()}",
         branch=settings.ledger_follow or next(iter(ledger.read().cursor), None) or source.branch(),
         turn=lambda: turn(state),
         present=lambda name: name in os.environ,
@@ -104,7 +101,9 @@ def actor(top: Path, environ: Mapping[str, str]) -> str:
 
     if environ.get("CI") and environ.get("GITHUB_ACTOR"):
         return environ["GITHUB_ACTOR"]
-    return identity(top) or f"{getpass.getuser()}@{socket.gethostname()}"
+    import getpass
+
+    return identity(top) or f"{getpass.getuser()}@{os.uname().nodename}"
 
 
 def state_dir(top: Path) -> Path:
@@ -133,6 +132,8 @@ def turn(state: Path) -> Iterator[None]:
 
 def load_backend(kind: str) -> Callable[..., Backend]:
     """Return the class of a third party's backend; raise InputError when none is installed under ``kind``."""
+    from importlib.metadata import entry_points
+
     found = entry_points(group="espalier.backends", name=kind)
     for entry in found:
         backend: Callable[..., Backend] = entry.load()

@@ -9,6 +9,7 @@ from espalier.core.content import digest, origin_of, plain
 from espalier.core.model import Commit, Job, Json
 from espalier.core.wire import yaml_scalar
 
+_NODES = ("sweep", "resources", "policy", "artifacts")  # nodes of the schema: what is left out of them is a default
 COMMENT_AT = 44  # column of the comments, where the value leaves room
 
 
@@ -50,8 +51,16 @@ def _lines(tree: Mapping[str, Json], indent: str, above: str, origins: Mapping[s
             yield from _lines(inner, indent + "  ", path, origins)
         else:
             text = f"{indent}{yaml_scalar(name)}: {_scalar(inner)}"
-            origin = origin_of(path, origins)
+            origin = _origin(path, origins)
             yield f"{text:<{COMMENT_AT}}  # {printable(origin)}" if origin else text
+
+
+def _origin(path: str, origins: Mapping[str, str]) -> str:
+    """Return where a leaf comes from; nothing for a default that only the schema wrote beside declared ones."""
+    node = path.partition(".")[0]
+    if node in _NODES:
+        origins = {name: place for name, place in origins.items() if name != node}
+    return origin_of(path, origins)
 
 
 def _scalar(of: Json) -> str:
