@@ -41,9 +41,9 @@ def _stamp(moment: datetime) -> str:
 
 def top_of(directory: Path) -> Path:
     """Return the top of the repository that holds ``directory``; raise InputError when there is none."""
-    from espalier.source.git import top
+    from espalier.source.git import find_top
 
-    return top(directory)
+    return find_top(directory)
 
 
 def open_ledger(directory: Path, project: str = "") -> Ledger:
@@ -62,6 +62,7 @@ def open_world(
     backend bring a dead runner back, ``follower`` lets the runner keep a process that follows beside
     it. Raises InputError where there is no repository or no config.
     """
+    from espalier.source import clone
     from espalier.source.commit import GitSource
     from espalier.tracking.mlflow import MLflowTracker
 
@@ -83,10 +84,10 @@ def open_world(
         settings=settings,
         actor=actor(top, os.environ),
         owner=f"{os.uname().nodename}:{os.getpid()}",
-        branch=settings.ledger_follow or next(iter(ledger.read().cursor), None) or source.branch(),
+        branch=settings.ledger_follow or next(iter(ledger.read().cursor), None) or clone.branch(top),
         turn=lambda: turn(state),
         present=lambda name: name in os.environ,
-        repository=source.url(),
+        repository=clone.url(top),
     )
 
 
@@ -97,7 +98,7 @@ def tracking_uri(settings: Settings, environ: Mapping[str, str]) -> str:
 
 def actor(top: Path, environ: Mapping[str, str]) -> str:
     """Return who acts: ``Name <email>`` of git, in CI the person who pushed."""
-    from espalier.source.git import identity
+    from espalier.source.clone import identity
 
     if environ.get("CI") and environ.get("GITHUB_ACTOR"):
         return environ["GITHUB_ACTOR"]

@@ -1,6 +1,7 @@
 """One command's work in a process of its own, which may be told to die: ``REPOSITORY WHAT [POINT [JOURNAL]]``.
 
-No follower runs beside it, so that what it does is what is tested. WHAT is ``apply``, ``follow``, ``cancel:TARGET`` or ``retry:TARGET``.
+WHAT is ``apply``, ``follow``, ``cancel:TARGET`` or ``retry:TARGET``. No follower runs beside it, so
+that what it does is what is tested.
 """
 
 import sys

@@ -39,6 +39,16 @@ class Found:
 
 
 @dataclass(frozen=True, slots=True)
+class Changed:
+    """A file that a commit changed: its mode and blob there (None: removed), and whether it is new."""
+
+    path: str
+    mode: str
+    blob: str | None
+    added: bool
+
+
+@dataclass(frozen=True, slots=True)
 class Tips:
     """Our own ref (None: there is none) and the tip that is read: a remote-tracking branch may be ahead of ours."""
 
@@ -110,6 +120,20 @@ class Git:
 
     def files(self, names: Iterable[str]) -> dict[str, Found]:
         """Return the blobs of ``names`` (``<commit>:<path>`` or ids) that exist, all by one process."""
+        return self._objects(names, b"blob")
+
+    def present(self, ids: Iterable[str]) -> set[str]:
+        """Return those of ``ids`` that this repository has."""
+        asked = "".join(f"{name}\n" for name in dict.fromkeys(ids))
+        listed = self.run("cat-file", "--batch-check", stdin=asked.encode()).decode().splitlines()
+        return {line.split(" ")[0] for line in listed if not line.endswith(" missing")}
+
+    def messages(self, commits: Iterable[str]) -> dict[str, str]:
+        """Return the messages of ``commits``."""
+        found = self._objects(commits, b"commit")
+        return {name: each.content.partition(b"\n\n")[2].decode("utf-8", "replace") for name, each in found.items()}
+
+    def _objects(self, names: Iterable[str], kind: bytes) -> dict[str, Found]:
         asked = list(dict.fromkeys(names))
         if not asked:
             return {}
@@ -122,7 +146,7 @@ class Git:
             if head[-1] == b"missing":
                 continue
             size = int(head[2])
-            if head[1] == b"blob":
+            if head[1] == kind:
                 found[name] = Found(head[0].decode(), out[at : at + size])
             at += size + 1
         return found
@@ -132,26 +156,24 @@ class Git:
         listed = self.run("rev-list", "--parents", "--topo-order", "--reverse", tip).decode().splitlines()
         return [(ids[0], tuple(ids[1:])) for ids in (line.split(" ") for line in listed)]
 
-    def messages(self, tip: str) -> dict[str, str]:
-        """Return the messages of the history of ``tip`` by commit."""
-        out = self.run("log", "--format=%H%x00%B%x00%x00", "-z", tip).decode("utf-8", "replace")
-        parts = (part.lstrip("\0\n").partition("\0") for part in out.split("\0\0\0"))
-        return {commit: message for commit, _, message in parts if commit}
-
-    def changes(self, tip: str) -> dict[str, list[tuple[str, str, str]]]:
-        """Return mode, new blob id (zeros: removed) and path of each file that each commit changed."""
-        listed = self.run(
-            "log", "--format=%x01%H", "--raw", "-r", "-m", "--root", "--no-renames", "--no-abbrev", "-z", tip
-        )
-        found: dict[str, list[tuple[str, str, str]]] = {}
-        for commit in listed.decode("utf-8", "surrogateescape").split("\x01")[1:]:
-            name, *parts = commit.split("\0")
-            pairs = [part.strip("\n") for part in parts if part.strip("\n")]
-            rows = found.setdefault(name.strip("\n"), [])
-            for entry, path in zip(pairs[::2], pairs[1::2], strict=True):
-                _, mode, _, blob, _ = entry.split(" ")
-                rows.append((mode, blob, path))
+    def changes(self, commits: Iterable[str]) -> dict[str, list[Changed]]:
+        """Return the files that each of ``commits`` changed against its parent."""
+        asked = "".join(f"{commit}\n" for commit in commits).encode()
+        out = self.run("diff-tree", "--stdin", "--root", "-r", "-m", "-z", "--raw", "--no-renames", stdin=asked)
+        parts = iter(os.fsdecode(out).split("\0"))
+        found: dict[str, list[Changed]] = {}
+        rows: list[Changed] = []
+        for part in parts:
+            if part.startswith(":"):
+                _, mode, _, blob, how = part.split(" ")
+                rows.append(Changed(next(parts), mode, None if how == "D" else blob, how == "A"))
+            elif part:
+                rows = found.setdefault(part.strip("\n"), [])
         return found
+
+    def is_shallow(self) -> bool:
+        """Return whether this clone lacks the older history."""
+        return self.run("rev-parse", "--is-shallow-repository").strip() == b"true"
 
     def identity(self) -> str:
         """Return ``Name <email>`` of who commits here, ours where git has none."""
