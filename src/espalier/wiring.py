@@ -1,9 +1,7 @@
 """Settings to objects: the only place that names adapters and reads the environment. Never decides."""
 
 import fcntl
-import getpass
 import os
-import socket
 import sys
 import time
 from collections.abc import Callable, Iterator, Mapping
@@ -85,7 +83,7 @@ def open_world(
         clock=SystemClock(),
         settings=settings,
         actor=actor(top, os.environ),
-        owner=f"{socket.gethostname()}:{os.getpid()}",
+        owner=f"{os.uname().nodename}:{os.getpid()}",
         branch=settings.ledger_follow or next(iter(ledger.read().cursor), None) or clone.branch(top),
         turn=lambda: turn(state),
         present=lambda name: name in os.environ,
@@ -104,7 +102,9 @@ def actor(top: Path, environ: Mapping[str, str]) -> str:
 
     if environ.get("CI") and environ.get("GITHUB_ACTOR"):
         return environ["GITHUB_ACTOR"]
-    return identity(top) or f"{getpass.getuser()}@{socket.gethostname()}"
+    import getpass
+
+    return identity(top) or f"{getpass.getuser()}@{os.uname().nodename}"
 
 
 def state_dir(top: Path) -> Path:

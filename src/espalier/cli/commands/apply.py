@@ -10,10 +10,10 @@ from espalier.cli.commands.plan import aside
 from espalier.cli.parser import add_format, add_not_yet
 from espalier.cli.views.plan import plan_text
 from espalier.core.errors import InputError, RejectedError
-from espalier.core.events import Record, Snapshot
 from espalier.core.model import Settings
 from espalier.core.plan import Plan
 from espalier.core.ports import World
+from espalier.core.record import Record, Snapshot
 from espalier.engine import apply
 
 
