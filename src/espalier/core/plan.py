@@ -59,6 +59,8 @@ class Plan:
     ledger_id: str | None
     actions: tuple[Action, ...]
     errors: tuple[JobError, ...] = ()
+    behind: bool = field(default=False, compare=False)  # a proper ancestor of the cursor's commit: not applied
+    globs: tuple[str, ...] = field(default=(), compare=False)  # planned for these jobs only
 
     @property
     def changes_pending(self) -> bool:
@@ -101,6 +103,7 @@ def make_plan(declared: Declared, snapshot: Snapshot, globs: Collection[str] = (
         ledger_id=snapshot.ledger_id,
         actions=tuple(sorted(actions, key=lambda action: action.job)),
         errors=tuple(error for error in declared.errors if matches(error.job, globs)),
+        globs=tuple(globs),
     )
 
 

@@ -21,6 +21,7 @@ class Source(Protocol):
         self, commit: Commit, globs: Collection[str] = ()
     ) -> Declared: ...  # only jobs that match a glob, all without
     def settings(self, commit: Commit) -> Settings: ...
+    def contains(self, descendant: str, ancestor: str) -> bool: ...  # is the commit reachable from the other?
 
 
 class Ledger(Protocol):
@@ -30,11 +31,11 @@ class Ledger(Protocol):
 
     # every head; the whole records of the lines named (``job`` or ``job+line``), of all for None
 
+    def found(self) -> Snapshot: ...  # makes the ledger and its id where there is none; attempt keys need the id
+
     def append(self, base: Snapshot, events: Sequence[Event], kind: str, actor: str) -> Snapshot: ...
 
     # one commit; folded again on a newer tip when the touched records have not moved, else StaleError
-
-    def found(self) -> Snapshot: ...  # the first transaction, where there is none: keys need the ledger's id
 
     def version(self, name: str, number: int) -> Record | None: ...  # a version of the line, an ended one too
 

@@ -129,11 +129,14 @@ def best(trials: Iterable[Trial], objective: Objective | None) -> Best | None:
 
 
 def may_retry(trial: Trial, policy: Policy) -> bool:
-    """Return whether ``policy`` allows a further attempt of an ended trial."""
+    """Return whether ``policy`` allows a further attempt of an ended trial.
+
+    A failure without a handle is a definite refusal, which no repetition mends.
+    """
     if trial.cancel_requested_at or trial.attempt == 0:
         return False
     if trial.state == "failed":
-        return trial.retried < policy.retries
+        return trial.handle is not None and trial.retried < policy.retries
     return trial.state == "lost" and trial.recovered < policy.recoveries
 
 

@@ -25,7 +25,7 @@ from espalier.core.model import (
 
 _COUNTS = ("total", "queued", "running", "succeeded", "failed", "cancelled", "lost", "reused")
 _PLAIN = re.compile(r"[A-Za-z_/][A-Za-z0-9_./-]*\Z")
-_WORDS = frozenset("null true false yes no on off y n nan inf".split())
+_WORDS = frozenset(["null", "true", "false", "yes", "no", "on", "off", "y", "n", "nan", "inf"])
 """What YAML 1.1 or a reader of it takes for something else than a string."""
 
 

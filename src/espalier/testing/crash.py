@@ -47,7 +47,7 @@ def kill_at(world: World, point: Point | None, journal: Path | None = None) -> W
             watched[kind] = _Watched(world.backends(kind), "backend", point, journal)
         return watched[kind]
 
-    return replace(world, ledger=ledger, tracker=tracker, backends=backends)  # type: ignore[arg-type]
+    return replace(world, ledger=ledger, tracker=tracker, backends=backends)
 
 
 def points_of(journal: Path) -> list[Point]:

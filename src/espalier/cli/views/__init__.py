@@ -1,0 +1,1 @@
+"""PURE: a value to a form. Never prints, never asks the world."""
