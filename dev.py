@@ -89,7 +89,11 @@ def install(place: Path, requirements: Path) -> None:
     if not works(python):
         make_venv(place, uv, environment)
     uv = uv or own_uv(place, environment)
-    pip = [uv, "pip", "install", "--python", str(python)] if uv else [str(python), "-m", "pip", "install"]
+    pip = (
+        [uv, "pip", "install", "--python", str(python)]
+        if uv
+        else [str(python), "-m", "pip", "install", "--retries", "1"]
+    )
     say(f"installing {requirements.relative_to(HERE)} into {place.name}" + ("" if uv else " with pip: some 15 minutes"))
     if subprocess.call([*pip, "-q", "--require-hashes", "-r", str(requirements)], env=environment):
         stop("the packages could not be installed: the first run needs the network; run it again when there is one")
@@ -133,7 +137,10 @@ def own_uv(place: Path, environment: Mapping[str, str]) -> str | None:
         say("putting uv into it, which installs faster than pip")
         python = str(place / "bin" / "python")
         pinned = ["--require-hashes", "--only-binary", ":all:", "-r", str(REQUIREMENTS / "uv.txt")]
-        subprocess.call([python, "-m", "pip", "install", "-q", "--disable-pip-version-check", *pinned], env=environment)
+        pip = [python, "-m", "pip", "install", "-q", "--disable-pip-version-check", "--retries", "1", *pinned]
+        done = subprocess.run(pip, env=environment, capture_output=True, text=True)
+        if done.returncode:
+            say("that failed: " + (done.stderr.strip().splitlines() or ["pip says nothing"])[-1])
     return str(uv) if works_as_uv(uv) else None
 
 

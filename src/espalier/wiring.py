@@ -44,9 +44,9 @@ def _stamp(moment: datetime) -> str:
 
 def top_of(directory: Path) -> Path:
     """Return the top of the repository that holds ``directory``; raise InputError when there is none."""
-    from espalier.source.git import top
+    from espalier.source.git import find_top
 
-    return top(directory)
+    return find_top(directory)
 
 
 def open_ledger(directory: Path, project: str = "") -> Ledger:
@@ -56,12 +56,16 @@ def open_ledger(directory: Path, project: str = "") -> Ledger:
     return GitLedger(top_of(directory), project)
 
 
-def open_world(directory: Path, *, start_tracker: bool = False, start_runner: bool = False) -> World:
+def open_world(
+    directory: Path, *, start_tracker: bool = False, start_runner: bool = False, follower: bool = True
+) -> World:
     """Return the repository's world with the settings committed at HEAD.
 
     ``start_tracker`` starts what MLflow needs, in the background; ``start_runner`` lets the local
-    backend bring a dead runner back. Raises InputError where there is no repository or no config.
+    backend bring a dead runner back, ``follower`` lets the runner keep a process that follows beside
+    it. Raises InputError where there is no repository or no config.
     """
+    from espalier.source import clone
     from espalier.source.commit import GitSource
     from espalier.tracking.mlflow import MLflowTracker
 
@@ -77,16 +81,16 @@ def open_world(directory: Path, *, start_tracker: bool = False, start_runner: bo
     return World(
         source=source,
         ledger=ledger,
-        backends=_backends(top, start_runner=start_runner),
+        backends=_backends(top, start_runner=start_runner, follower=follower),
         tracker=tracker,
         clock=SystemClock(),
         settings=settings,
         actor=actor(top, os.environ),
         owner=f"{socket.gethostname()}:{os.getpid()}",
-        branch=settings.ledger_follow or next(iter(ledger.read().cursor), None) or source.branch(),
+        branch=settings.ledger_follow or next(iter(ledger.read().cursor), None) or clone.branch(top),
         turn=lambda: turn(state),
         present=lambda name: name in os.environ,
-        repository=source.url(),
+        repository=clone.url(top),
     )
 
 
@@ -97,7 +101,7 @@ def tracking_uri(settings: Settings, environ: Mapping[str, str]) -> str:
 
 def actor(top: Path, environ: Mapping[str, str]) -> str:
     """Return who acts: ``Name <email>`` of git, in CI the person who pushed."""
-    from espalier.source.git import identity
+    from espalier.source.clone import identity
 
     if environ.get("CI") and environ.get("GITHUB_ACTOR"):
         return environ["GITHUB_ACTOR"]
@@ -170,7 +174,7 @@ def ui_command(directory: Path, port: int) -> tuple[list[str], str]:
     return list(argv), link
 
 
-def _backends(top: Path, *, start_runner: bool) -> Callable[[str], Backend]:
+def _backends(top: Path, *, start_runner: bool, follower: bool) -> Callable[[str], Backend]:
     @cache
     def backend(kind: str) -> Backend:
         if kind != "local":
@@ -178,6 +182,8 @@ def _backends(top: Path, *, start_runner: bool) -> Callable[[str], Backend]:
         from espalier.backends.local.client import LocalBackend
 
         beside = (sys.executable, "-m", "espalier", "-C", str(top), "follow", "--beside")
-        return LocalBackend(top / STATE_DIR, top, os.environ, follower=beside, start_runner=start_runner)
+        return LocalBackend(
+            top / STATE_DIR, top, os.environ, follower=beside if follower else (), start_runner=start_runner
+        )
 
     return backend

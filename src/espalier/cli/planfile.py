@@ -80,6 +80,7 @@ def _plan(tree: Any) -> Plan:
         actions=actions,
         errors=tuple(_error(entry) for entry in _list(root, "errors")),
         behind=root.get("behind", False) is True,
+        globs=tuple(_text(glob, "the plan") for glob in (_list(root, "jobs") if "jobs" in root else ())),
     )
 
 

@@ -60,6 +60,7 @@ class Plan:
     actions: tuple[Action, ...]
     errors: tuple[JobError, ...] = ()
     behind: bool = field(default=False, compare=False)  # a proper ancestor of the cursor's commit: not applied
+    globs: tuple[str, ...] = field(default=(), compare=False)  # planned for these jobs only
 
     @property
     def changes_pending(self) -> bool:
@@ -102,6 +103,7 @@ def make_plan(declared: Declared, snapshot: Snapshot, globs: Collection[str] = (
         ledger_id=snapshot.ledger_id,
         actions=tuple(sorted(actions, key=lambda action: action.job)),
         errors=tuple(error for error in declared.errors if matches(error.job, globs)),
+        globs=tuple(globs),
     )
 
 

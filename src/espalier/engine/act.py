@@ -1,26 +1,29 @@
 """What a person does to one version or trial. Never makes a version."""
 
+import difflib
+
 from espalier.core.errors import InputError
 from espalier.core.events import CancelRequested, Record
 from espalier.core.model import FINAL, Trial
 from espalier.core.names import Target, line_name, version_name
-from espalier.core.ports import World
+from espalier.core.ports import Ledger, World
 from espalier.core.program import needed_names
 from espalier.engine.apply import intend
 from espalier.engine.launch import launch, record_of
 
 
-def find(world: World, target: Target) -> tuple[Record, tuple[Trial, ...]]:
+def find(ledger: Ledger, target: Target) -> tuple[Record, tuple[Trial, ...]]:
     """Return the version that ``target`` means (none given: the last) and its trials that are meant.
 
     Raises InputError when there is no such job, version or trial, or a prefix fits several.
     """
     name = line_name(target.job, target.line)
-    heads = world.ledger.read().heads
+    heads = ledger.read().heads
     if name not in heads:
-        raise InputError(f"{name} has no version", hint="see what there is: espalier status")
+        near = difflib.get_close_matches(name, heads, n=1)
+        raise InputError(f"{name} has no version", hint=f"{near[0]}?" if near else "see what there is: espalier status")
     number = target.version or heads[name].version
-    record = world.ledger.version(name, number)
+    record = ledger.version(name, number)
     if record is None:
         raise InputError(f"{name} has no v{number}", hint=f"see what there is: espalier history {name}")
     if target.trial is None:
@@ -36,7 +39,7 @@ def find(world: World, target: Target) -> tuple[Record, tuple[Trial, ...]]:
 
 def cancel(world: World, target: Target) -> tuple[tuple[str, int], ...]:
     """Record the wish that the unfinished trials of ``target`` end; the next pass asks for it."""
-    record, trials = find(world, target)
+    record, trials = find(world.ledger, target)
     at = (line_name(target.job, target.line), record.version.version)
     ids = tuple(trial.id for trial in trials if trial.state not in FINAL)
     if not ids:
@@ -52,7 +55,7 @@ def cancel(world: World, target: Target) -> tuple[tuple[str, int], ...]:
 
 def retry(world: World, target: Target) -> tuple[tuple[str, int], ...]:
     """Send a further attempt of the failed, lost and cancelled trials of ``target``, whatever policy says."""
-    record, trials = find(world, target)
+    record, trials = find(world.ledger, target)
     version = record.version
     name, whole = line_name(target.job, target.line), version_name(target.job, target.line, version.version)
     again = [trial for trial in trials if trial.state in ("failed", "lost", "cancelled")]

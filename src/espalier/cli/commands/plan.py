@@ -3,10 +3,12 @@
 import argparse
 from pathlib import Path
 
+from espalier import wiring
 from espalier.cli import planfile, terminal
 from espalier.cli.parser import add_format, add_not_yet
 from espalier.cli.views.plan import plan_json, plan_markdown, plan_text
 from espalier.cli.views.value import count
+from espalier.engine import apply
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
@@ -22,9 +24,6 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 def run(arguments: argparse.Namespace) -> int:
     """Print the plan; return 1 with job errors, 2 with ``--exit-code`` and changes pending."""
-    from espalier import wiring
-    from espalier.engine import apply
-
     talk = terminal.Terminal()
     world = wiring.open_world(arguments.directory)
     _, plan, _ = apply.plan_at(world, arguments.rev, arguments.job)

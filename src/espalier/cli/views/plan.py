@@ -78,6 +78,8 @@ def plan_json(plan: Plan) -> str:
     }
     if plan.behind:
         tree["behind"] = True
+    if plan.globs:
+        tree["jobs"] = list(plan.globs)
     return json.dumps(tree, ensure_ascii=False, indent=1)
 
 

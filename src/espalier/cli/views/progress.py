@@ -1,35 +1,20 @@
 """What is being waited for, while it moves: a table for a terminal, lines of change for a log. Never a result."""
 
-from collections.abc import Collection, Iterable
+from collections.abc import Iterable, Sequence
 
 from espalier.cli.views.record import name_of
 from espalier.cli.views.style import STATE_COLOURS, Cell, Row, Style, columns
 from espalier.cli.views.value import ago, count, metric, printable, short_id
 from espalier.cli.views.version import best
-from espalier.core.events import Record, Snapshot
+from espalier.core.events import Record
 from espalier.core.model import FINAL, Trial
 
-Awaited = Collection[tuple[str, int]]
 BAR = 20
 ROWS = 15  # versions in the table; those that run first
 
 
-def awaited_records(snapshot: Snapshot, awaited: Awaited) -> list[Record]:
-    """Return the records of ``awaited`` that ``snapshot`` holds, in the order of their names."""
-    found = []
-    for name, number in sorted(awaited):
-        line = snapshot.lines.get(name)
-        if line is None:
-            continue
-        record = line.last if line.last.version.version == number else line.open.get(number)
-        if record is not None:
-            found.append(record)
-    return found
-
-
-def progress_table(snapshot: Snapshot, awaited: Awaited, style: Style) -> list[str]:
+def progress_table(records: Sequence[Record], style: Style) -> list[str]:
     """Return the lines of the live table: a bar, counts and the best value so far for each version."""
-    records = awaited_records(snapshot, awaited)
     ordered = sorted(records, key=lambda record: record.version.state != "running")
     rows: list[Row] = []
     for record in ordered[:ROWS]:
@@ -53,11 +38,11 @@ def progress_table(snapshot: Snapshot, awaited: Awaited, style: Style) -> list[s
     return [*lines, style.paint(last[: style.width], "dim")]
 
 
-def progress_changes(before: Snapshot | None, after: Snapshot, awaited: Awaited) -> list[str]:
+def progress_changes(before: Iterable[Record], after: Iterable[Record]) -> list[str]:
     """Return a line for each trial and version whose state or attempt moved since ``before``."""
-    old = {name_of(r.version): r for r in awaited_records(before, awaited)} if before else {}
+    old = {name_of(record.version): record for record in before}
     lines = []
-    for record in awaited_records(after, awaited):
+    for record in after:
         name = name_of(record.version)
         earlier = old.get(name)
         known = {trial.id: trial for trial in earlier.trials} if earlier else {}

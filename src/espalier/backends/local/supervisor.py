@@ -1,0 +1,552 @@
+"""The runner: one process a queue, started when there is work, gone when there is none.
+
+It starts a worker for each trial that has a slot, records how each ended, and keeps a follower beside it.
+What it knows that is not in the queue are environments, which it holds in memory only. It may be killed at
+any moment: workers go on, and the next runner finds them. Never decides whether a trial is tried again.
+"""
+
+import fcntl
+import json
+import os
+import selectors
+import shutil
+import signal
+import subprocess
+import sys
+import time
+import traceback
+from collections.abc import Mapping
+from contextlib import suppress
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from espalier.backends.local import channel, interpreter, order
+from espalier.backends.local.process import Identity, identity, kill_left_over, lives, pidfd
+from espalier.backends.local.queue import Queue, Row, now
+from espalier.backends.local.slots import Held, Machine, Wish, choose, gpus_from, refusal, stop_message
+from espalier.core.errors import EspalierError
+from espalier.core.masking import mask
+from espalier.core.program import KEY_VARIABLE, missing_names
+
+LOCK = "runner.lock"
+LOG = "runner.log"
+LINGER_S = 2.0  # a further attempt often comes right after an end
+FOLLOWER_AFTER_S = 1.0  # what is over by then was followed by the command itself
+FOLLOWER_AGAIN_S = (1.0, 5.0, 30.0)
+ROUNDS_MAX = 3
+FOLLOWER_MARK = "ESPALIER_FOLLOWER"
+_WORKER = str(Path(__file__).resolve().parents[2] / "worker" / "main.py")
+_LOG_MAX = 1 << 20
+
+
+def main(arguments: list[str]) -> int:
+    """Become the runner of ``ROOT REPOSITORY``; 0 once it answers (the caller goes on), or when there is one."""
+    root, repository = Path(arguments[0]), Path(arguments[1])
+    lock = os.open(root / LOCK, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
+    for _ in range(500):
+        try:
+            fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            break
+        except BlockingIOError:
+            if channel.ask(root, {"do": "hello"}):
+                return 0
+            time.sleep(0.02)
+    else:
+        return 1
+    listener = channel.listen(root)
+    listener.setblocking(False)
+    if os.fork():
+        os._exit(0)  # the lock and the socket live on in the child
+    os.setsid()
+    runner = _Runner(root, repository, lock)
+    try:
+        runner.run(listener)
+    except Exception:
+        traceback.print_exc()
+        return 1
+    return 0
+
+
+@dataclass
+class _Worker:
+    key: str
+    version: str
+    who: Identity
+    fd: int
+    child: bool
+    told: bool = False
+
+
+class _Runner:
+    def __init__(self, root: Path, repository: Path, lock: int) -> None:
+        self.root = root
+        self.repository = repository
+        self.lock = lock
+        self.queue = Queue(root)
+        self.workers: dict[str, _Worker] = {}
+        self.environs: dict[str, dict[str, str]] = {}  # by version
+        self.latest: dict[str, str] | None = None
+        self.extra: dict[str, dict[str, str]] = {}  # by key: what continues an MLflow run, credentials included
+        self.waiting: dict[str, str | None] = {}  # messages of queued trials, as last said
+        self.follower = _Follower(root, repository)
+        self.selector = selectors.DefaultSelector()
+        self.machine: Machine | None = None
+        self.idle_since: float | None = None
+
+    def run(self, listener: Any) -> None:
+        self.selector.register(listener, selectors.EVENT_READ, "message")
+        self.say("runner started")
+        self.recover()
+        while True:
+            busy = self.look()
+            moment = time.monotonic()
+            until = self.follower.care(moment, busy)
+            if busy or self.follower.is_wanted():
+                self.idle_since = None
+            elif self.idle_since is None:
+                self.idle_since = moment
+            elif moment - self.idle_since >= LINGER_S:
+                break
+            if self.idle_since is not None:
+                until = min(until, self.idle_since + LINGER_S)
+            self.wait(listener, until - moment)
+        channel.close(self.root, listener)
+        self.say("runner ended: nothing to do")
+
+    def wait(self, listener: Any, seconds: float) -> None:
+        """Take what happens: messages, ends of workers, the end of the follower."""
+        watched = self.follower.fd
+        if watched is not None:
+            self.selector.register(watched, selectors.EVENT_READ, "follower")
+        events = self.selector.select(min(max(0.0, seconds), 3600.0))
+        if watched is not None:
+            self.selector.unregister(watched)
+        for found, _ in events:
+            if found.data == "message":
+                with channel.received(listener) as taken:
+                    if taken:
+                        self.take(*taken)
+            elif found.data == "follower":
+                self.follower.ended(time.monotonic())
+            else:
+                self.finish(found.data)
+
+    def take(self, message: Mapping[str, Any], client: Any) -> None:
+        """Take a command's message: an environment for versions, what continues a run."""
+        environ = message.get("environ")
+        if environ:
+            of_follower = FOLLOWER_MARK in environ
+            environ = {name: value for name, value in environ.items() if name != FOLLOWER_MARK}
+            if self.latest is None or not of_follower:
+                self.latest = environ
+            for version in message.get("versions", ()):
+                if not of_follower or version not in self.environs:
+                    self.environs[version] = environ
+            self.extra.update(message.get("extra", {}))
+            self.machine = None
+            if message.get("follower"):
+                self.follower.take(message["follower"], self.latest)
+            if message.get("versions"):
+                self.follower.submitted(time.monotonic())
+        self.idle_since = None
+        channel.answer(client, {"ok": True, "pid": os.getpid()})
+
+    # What an earlier runner left
+
+    def recover(self) -> None:
+        """Find the workers of trials that are said to run; those without one get their end, or start again."""
+        for row in self.queue.running():
+            path = order.home(self.root, row.key) / f"claim.{row.round}"
+            claim = _read(path)
+            if claim is None:
+                # Whoever makes the claim decides: with ours, a worker that is on its way ends without effect.
+                path.parent.mkdir(parents=True, exist_ok=True, mode=0o700)
+                _void(path)
+                claim = _read(path) or {"void": True}
+            if claim.get("void"):
+                self.again(row)
+                continue
+            who = Identity(claim["pid"], claim["start"], claim["boot"])
+            fd = pidfd(who)
+            if fd is None:
+                self.settle(row, who)
+            else:
+                self.watch(_Worker(row.key, row.version, who, fd, child=False))
+                self.say(f"{row.key} found again (process {who.pid})")
+
+    def again(self, row: Row) -> None:
+        """Queue a trial again whose program was never started."""
+        if row.cancel:
+            self.end(row.key, "cancelled", None, "cancelled before it was started")
+        elif row.round >= ROUNDS_MAX:
+            self.end(row.key, "lost", None, f"its worker did not start; see {self.root / LOG}")
+        else:
+            self.queue.back(row.key)
+
+    def finish(self, worker: _Worker) -> None:
+        """A worker has ended: record what it wrote."""
+        self.selector.unregister(worker.fd)
+        os.close(worker.fd)
+        del self.workers[worker.key]
+        if worker.child:
+            with suppress(ChildProcessError):
+                os.waitpid(worker.who.pid, 0)
+        row = self.queue.read([worker.key])[worker.key]
+        if _read(order.home(self.root, row.key) / f"claim.{row.round}") is None:
+            _void(order.home(self.root, row.key) / f"claim.{row.round}")
+            self.again(row)
+        else:
+            self.settle(row, worker.who)
+
+    def settle(self, row: Row, who: Identity) -> None:
+        """Record the end of a claimed round whose worker is gone; without an end that it wrote it is lost."""
+        folder = order.home(self.root, row.key)
+        end = _read(folder / "end.json")
+        if end is not None and end.get("round") == row.round:
+            message = mask(end["message"]) if end["message"] else None
+            self.end(row.key, end["state"], end["exit_code"], message, end["ended_at"])
+            return
+        mine = identity(os.getpid())
+        rebooted = mine is not None and mine.boot != who.boot
+        if not rebooted and kill_left_over(row.key):
+            self.say(f"{row.key} left processes behind: killed")
+        if row.cancel:
+            self.end(row.key, "cancelled", None, "cancelled")
+        else:
+            self.end(row.key, "lost", None, "the machine was restarted" if rebooted else "its worker was killed")
+        shutil.rmtree(folder / order.WORK, ignore_errors=True)
+
+    def end(self, key: str, state: str, exit_code: int | None, message: str | None, ended_at: str = "") -> None:
+        self.queue.end(key, state, exit_code=exit_code, message=message, ended_at=ended_at)
+        self.extra.pop(key, None)
+        self.follower.moved(time.monotonic())
+        self.say(f"{key} {state}" + (f" (exit code {exit_code})" if exit_code is not None else ""))
+
+    # What can start
+
+    def look(self) -> bool:
+        """Start what has a slot, pass on wishes to cancel; return whether anything runs or could."""
+        running = self.queue.running()
+        for row in running:
+            worker = self.workers.get(row.key)
+            if row.cancel and worker and not worker.told:
+                worker.told = True
+                (order.home(self.root, row.key) / "cancel").touch(0o600)
+                with suppress(ProcessLookupError, OSError):
+                    signal.pidfd_send_signal(worker.fd, signal.SIGTERM)
+        queued = self.allowed(self.queue.queued())
+        if not queued:
+            return bool(self.workers)
+        machine = self.find_machine()
+        ready = []
+        for row in queued:
+            reason = refusal(row.resources, machine)
+            if reason:
+                self.end(row.key, "failed", None, f"refused: {reason}")
+            elif self.is_known(row):
+                ready.append(row)
+        wishes = [Wish(row.key, row.version, row.resources, row.parallel) for row in ready]
+        held = [Held(row.version, row.resources, row.gpus) for row in running]
+        chosen = choose(wishes, held, machine)
+        if chosen:
+            started = self.queue.start(chosen)
+            rounds = {row.key: row for row in ready}
+            for key, gpus in chosen.items():
+                if key in started:
+                    self.start(rounds[key], gpus)
+        return bool(self.workers)
+
+    def allowed(self, queued: list[Row]) -> list[Row]:
+        """Cancel queued trials of versions that have failed too often; return the others."""
+        outcomes = self.queue.outcomes({row.version for row in queued})
+        kept = []
+        for row in queued:
+            message = None if row.forced else stop_message(outcomes[row.version], row.max_failures)
+            if message:
+                if self.queue.stop(row.version, message):
+                    self.follower.moved(time.monotonic())
+                    self.say(f"{row.key} and what is queued beside it cancelled: {message}")
+            else:
+                kept.append(row)
+        return kept
+
+    def is_known(self, row: Row) -> bool:
+        """Return whether there is an environment for a queued trial; take the latest that has what it needs."""
+        if row.version in self.environs:
+            return True
+        launch, _ = self.queue.launch(row.key)
+        if self.latest is None:
+            message = "waits for a command that brings its environment"
+        else:
+            missing = missing_names(launch.spec, self.latest, launch.program)
+            if not missing:
+                self.environs[row.version] = self.latest
+                return True
+            message = f"waits for an environment that has {', '.join(missing)}"
+        if self.waiting.get(row.key) != message:
+            self.waiting[row.key] = message
+            self.queue.say({row.key: message})
+        return False
+
+    def start(self, row: Row, gpus: tuple[str, ...]) -> None:
+        """Start the worker of a trial that is marked as running."""
+        try:
+            told = self.order_of(row, gpus)
+        except EspalierError as error:
+            self.end(row.key, "failed", None, error.message)
+            return
+        folder = order.home(self.root, row.key)
+        folder.mkdir(mode=0o700, parents=True, exist_ok=True)
+        memory = os.memfd_create("order", os.MFD_CLOEXEC)
+        try:
+            with open(memory, "wb", closefd=False) as file:
+                file.write(json.dumps(told).encode())
+            os.lseek(memory, 0, os.SEEK_SET)
+            # Blocked until the worker is ready for it: a cancel right after the start must not kill it.
+            signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGTERM})
+            try:
+                pid = _spawn(["-I", "-S", _WORKER, str(folder), str(row.round)], memory, folder)
+            finally:
+                signal.pthread_sigmask(signal.SIG_UNBLOCK, {signal.SIGTERM})
+        finally:
+            os.close(memory)
+        who = identity(pid) or Identity(pid, "", "")
+        fd = os.pidfd_open(pid)
+        self.watch(_Worker(row.key, row.version, who, fd, child=True))
+        self.follower.moved(time.monotonic())
+        self.say(f"{row.key} started (process {pid})")
+
+    def order_of(self, row: Row, gpus: tuple[str, ...]) -> dict[str, Any]:
+        launch, prepared = self.queue.launch(row.key)
+        environ = dict(self.environs[row.version])
+        first = interpreter.path_first(environ, self.repository, sys.executable)
+        found = interpreter.inspect(first, environ, self.root)
+        if found and found.describe() != row.environment:
+            self.queue.describe(row.key, found.describe())
+        environ["PYTHONPATH"] = interpreter.python_path(environ, self.repository, prepared.shadowed)
+        where = order.seat(
+            row.key,
+            launch,
+            self.root,
+            self.repository,
+            environ,
+            path_first=first,
+            shadowed=prepared.shadowed,
+            gpus=gpus,
+        )
+        told = order.order(where, launch, prepared, self.root, environ, self.extra.get(row.key, {}))
+        hidden = len(self.find_machine().gpus)
+        if hidden and not gpus:
+            told["notes"].append(f"resources.gpus is 0: this machine's GPUs ({hidden}) are hidden from the program")
+        return told
+
+    def find_machine(self) -> Machine:
+        if self.machine is None:
+            self.machine = look_around(self.latest or {})
+        return self.machine
+
+    def watch(self, worker: _Worker) -> None:
+        self.workers[worker.key] = worker
+        self.selector.register(worker.fd, selectors.EVENT_READ, worker)
+
+    def say(self, text: str) -> None:
+        print(f"{now()} {text}", flush=True)
+
+
+class _Follower:
+    """The process beside the runner that writes what happens into ledger and MLflow; it ends by itself."""
+
+    def __init__(self, root: Path, repository: Path) -> None:
+        self.root = root
+        self.repository = repository
+        self.argv: list[str] = []
+        self.environ: dict[str, str] = {}
+        self.fd: int | None = None
+        self.pid = 0
+        self.child = False
+        self.wanted = False  # something happened that none that runs or ran can know of
+        self.started_at = 0.0
+        self.submitted_at = 0.0
+        self.fails = 0
+        self.not_before = 0.0
+        self._adopt()
+
+    def take(self, argv: list[str], environ: Mapping[str, str] | None) -> None:
+        self.argv = list(argv)
+        self.environ = dict(environ or {})
+        self.environ.pop(KEY_VARIABLE, None)
+        self.environ[FOLLOWER_MARK] = "1"
+
+    def submitted(self, moment: float) -> None:
+        """There is new work: one that runs already may not know of it."""
+        self.submitted_at = moment
+        self.moved(moment)
+
+    def moved(self, moment: float) -> None:
+        """Something started or ended: that has to be written by one that still runs, or a new one."""
+        if self.fd is None:
+            self.wanted = True
+            self.not_before = max(self.not_before, moment + FOLLOWER_AFTER_S)
+
+    def is_wanted(self) -> bool:
+        """Return whether the runner has to stay for it."""
+        return bool(self.argv) and (self.fd is not None or (self.wanted and self.fails < len(FOLLOWER_AGAIN_S)))
+
+    def care(self, moment: float, busy: bool) -> float:
+        """Start one where it is wanted and due; return until when to wait."""
+        if self.fd is not None or not self.argv or not (busy or self.is_wanted()):
+            return float("inf")
+        if moment < self.not_before:
+            return self.not_before
+        self._start(moment)
+        return float("inf")
+
+    def ended(self, moment: float) -> None:
+        """It ended: well, or to be started again after a while."""
+        assert self.fd is not None
+        os.close(self.fd)
+        self.fd = None
+        status = 0  # of an adopted one nobody can say
+        if self.child:
+            with suppress(ChildProcessError):
+                status = os.waitstatus_to_exitcode(os.waitpid(self.pid, 0)[1])
+        well = status in (0, 3)  # 3: a trial did not succeed, which it has written down
+        self.wanted = not well or self.submitted_at > self.started_at
+        if well and moment - self.started_at > FOLLOWER_AGAIN_S[1]:
+            self.fails = 0
+        wait = FOLLOWER_AGAIN_S[min(self.fails, len(FOLLOWER_AGAIN_S) - 1)]
+        self.not_before = moment + wait
+        self.fails = self.fails + 1 if not well else min(self.fails + 1, len(FOLLOWER_AGAIN_S) - 1)
+
+    def _start(self, moment: float) -> None:
+        out = os.open(self.root / "follower.log", os.O_WRONLY | os.O_CREAT | os.O_APPEND | os.O_CLOEXEC, 0o600)
+        try:
+            process = subprocess.Popen(
+                self.argv,
+                stdin=subprocess.DEVNULL,
+                stdout=out,
+                stderr=out,
+                env=self.environ,
+                cwd=self.repository,
+                start_new_session=True,
+            )
+        except OSError as error:
+            print(f"{now()} the follower cannot be started: {error}", flush=True)
+            self.fails = len(FOLLOWER_AGAIN_S)
+            self.wanted = False
+            return
+        finally:
+            os.close(out)
+        self.started_at = moment
+        self._keep(process.pid, os.pidfd_open(process.pid), child=True)
+        process.returncode = 0  # it is reaped by its number, in ended()
+        who = identity(process.pid)
+        if who:
+            path = self.root / channel.FOLDER / "follower.json"
+            path.write_text(json.dumps({"pid": who.pid, "start": who.start, "boot": who.boot}), "ascii")
+
+    def _keep(self, pid: int, fd: int, *, child: bool) -> None:
+        self.pid, self.fd, self.child, self.wanted = pid, fd, child, False
+
+    def _adopt(self) -> None:
+        """Take over the follower of an earlier runner."""
+        said = _read(self.root / channel.FOLDER / "follower.json")
+        if said:
+            who = Identity(said["pid"], said["start"], said["boot"])
+            fd = pidfd(who) if lives(who) else None
+            if fd is not None:
+                self._keep(who.pid, fd, child=False)
+
+
+def look_around(environ: Mapping[str, str]) -> Machine:
+    """Return what this machine has, as far as this process and ``environ`` may use it."""
+    memory_gib = None
+    with suppress(OSError, ValueError):
+        memory_gib = os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES") / 2**30
+    with suppress(OSError, ValueError):
+        limit = int(Path("/sys/fs/cgroup/memory.max").read_text("ascii")) / 2**30
+        memory_gib = limit if memory_gib is None else min(memory_gib, limit)
+    listed: list[str] = []
+    program = shutil.which("nvidia-smi", path=environ.get("PATH", os.defpath))
+    if program and "CUDA_VISIBLE_DEVICES" not in environ:
+        with suppress(OSError, subprocess.SubprocessError):
+            done = subprocess.run([program, "-L"], capture_output=True, text=True, timeout=30, check=False)
+            listed = done.stdout.splitlines()
+    return Machine(float(len(os.sched_getaffinity(0))), memory_gib, gpus_from(environ, listed))
+
+
+def start(root: Path, repository: Path) -> bool:
+    """Start the runner of ``root`` unless there is one; return whether one answers now.
+
+    It leaves the terminal, inherits nothing, and its own environment has nothing of the command's.
+    """
+    log = root / LOG
+    with suppress(FileNotFoundError):
+        if log.stat().st_size > _LOG_MAX:
+            os.truncate(log, 0)
+    out = os.open(log, os.O_WRONLY | os.O_CREAT | os.O_APPEND | os.O_CLOEXEC, 0o600)
+    package = str(Path(__file__).resolve().parents[3])
+    code = "import sys; sys.path.append(sys.argv[1]); from espalier.backends.local.supervisor import main;"
+    try:
+        done = subprocess.run(
+            [sys.executable, "-I", "-S", "-c", code + " sys.exit(main(sys.argv[2:]))", package, root, repository],
+            stdin=subprocess.DEVNULL,
+            stdout=out,
+            stderr=out,
+            cwd=root,
+            env={"PATH": os.defpath, "LC_ALL": "C.UTF-8"},
+            start_new_session=True,
+            check=False,
+        )
+    finally:
+        os.close(out)
+    return done.returncode == 0
+
+
+def is_alive(root: Path) -> bool:
+    """Return whether the queue below ``root`` has a runner; starts nothing, writes nothing."""
+    try:
+        lock = os.open(root / LOCK, os.O_RDONLY | os.O_CLOEXEC)
+    except OSError:
+        return False
+    try:
+        fcntl.flock(lock, fcntl.LOCK_SH | fcntl.LOCK_NB)
+    except BlockingIOError:
+        return True
+    finally:
+        os.close(lock)
+    return False
+
+
+def _spawn(arguments: list[str], stdin: int, folder: Path) -> int:
+    """Start this interpreter detached, with an empty environment; return its number."""
+    out = os.open(folder / "worker.log", os.O_WRONLY | os.O_CREAT | os.O_APPEND | os.O_CLOEXEC, 0o600)
+    dup = os.POSIX_SPAWN_DUP2
+    try:
+        return os.posix_spawn(
+            sys.executable,
+            [sys.executable, *arguments],
+            {"LC_ALL": "C.UTF-8"},
+            file_actions=[(dup, stdin, 0), (dup, out, 1), (dup, out, 2)],
+            setsid=True,
+        )
+    finally:
+        os.close(out)
+
+
+def _void(path: Path) -> None:
+    """Claim a round in no worker's name, unless a worker has."""
+    beside = path.with_name(f"{path.name}.void")
+    beside.write_text('{"void": true}', "ascii")
+    with suppress(FileExistsError):
+        os.link(beside, path)
+    beside.unlink()
+
+
+def _read(path: Path) -> dict[str, Any] | None:
+    try:
+        value = json.loads(path.read_text("utf-8"))
+    except (OSError, ValueError):
+        return None
+    return value if isinstance(value, dict) else None

@@ -1,0 +1,372 @@
+"""Hydra's composition of a commit's config files. Never checks out, never runs a resolver that is not pure.
+
+Hydra's own code makes the defaults list and OmegaConf merges; the config files come from git. Hydra's own node is
+left out before anything is composed. What Hydra keeps global is put back after each call.
+"""
+
+import copy
+import difflib
+import functools
+import posixpath
+import re
+import threading
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from dataclasses import dataclass
+from typing import Any
+
+import hydra.version
+from hydra._internal import defaults_list
+from hydra._internal.config_repository import ConfigRepository
+from hydra.core.default_element import ResultDefault
+from hydra.core.object_type import ObjectType
+from hydra.core.override_parser.types import Override, OverrideType, ValueType
+from hydra.core.singleton import Singleton
+from hydra.errors import MissingConfigException
+from hydra.plugins.config_source import ConfigLoadError, ConfigResult, ConfigSource
+from omegaconf import DictConfig, OmegaConf
+from omegaconf._utils import split_key
+from omegaconf.basecontainer import BaseContainer
+from omegaconf.errors import OmegaConfBaseException
+
+from espalier.core.errors import EspalierError, InputError
+from espalier.source.git import Objects
+from espalier.source.guard import BYTES_MAX, Document, Path, load
+
+VERSION_BASE = "1.3"
+_PURE_RESOLVERS = ("oc.create", "oc.decode", "oc.dict.keys", "oc.dict.values", "oc.select")
+_LOCK = threading.RLock()
+_IN = re.compile(r"In '?([^':\n]+)'?: ?(.*)\Z", re.DOTALL)
+_NOTHING: Any = object()
+
+
+@dataclass(frozen=True)
+class Part:
+    """A document and where in the config it lands."""
+
+    document: Document
+    package: Path
+
+
+@dataclass(frozen=True)
+class Composed:
+    """A config as composed, interpolations as written, and the documents it is made of, the last one winning."""
+
+    config: dict[Any, Any]
+    parts: tuple[Part, ...]
+
+    def place(self, path: Path) -> tuple[str, int | None]:
+        """Return file and line of what gave ``path`` its value, or of the nearest node above, else ``("", None)``."""
+        while path:
+            for part in reversed(self.parts):
+                depth = len(part.package)
+                if path[:depth] != part.package or len(path) == depth:
+                    continue
+                value = _at(part.document.body, path[depth:])
+                if value is not _NOTHING and value != "???":
+                    return part.document.file, part.document.line(path[depth:])
+            path = path[:-1]
+        return "", None
+
+
+class Composer:
+    """Composes jobs of one commit; what one job has read is not read again for the next."""
+
+    def __init__(self, objects: Objects, config_dir: str, config_name: str) -> None:
+        self._config_name = config_name
+        self._repository = _GitRepository(objects, config_dir, config_name)
+        self._nodes: dict[tuple[str, str], DictConfig] = {}
+
+    def compose(self, job: str | None) -> Composed:
+        """Return the config with ``job=<job>``, without a job for None; InputError where Hydra refuses too."""
+        try:
+            with _hydra():
+                entries = self._defaults(job)
+                parts = [self._part(entry) for entry in entries if not _of_hydra(entry.package or "")]
+                return Composed(self._merge(parts), tuple(parts))
+        except EspalierError:
+            raise
+        except Exception as error:
+            raise self._translated(error) from error
+
+    def _defaults(self, job: str | None) -> list[ResultDefault]:
+        chosen = [] if job is None else [Override(OverrideType.CHANGE, "job", ValueType.ELEMENT, job)]
+        found = defaults_list.create_defaults_list(
+            repo=self._repository,
+            config_name=self._config_name,
+            overrides_list=chosen,
+            prepend_hydra=False,
+            skip_missing=job is None,
+        )
+        return found.defaults
+
+    def _part(self, entry: ResultDefault) -> Part:
+        name = entry.config_path or ""
+        document = self._repository.document(name)
+        if document is None:  # pragma: no cover - Hydra has just loaded it
+            raise InputError(f"there is no {name}.yaml", hint="add it")
+        package = entry.package if entry.package is not None else document.package or ""
+        keys = tuple(split_key(package)) if package else ()
+        searched = ("hydra", "searchpath") if not keys else ("searchpath",) if keys == ("hydra",) else None
+        if searched and not entry.primary and _at(document.body, searched) is not _NOTHING:
+            raise InputError(
+                "hydra.searchpath is followed in the primary config only",
+                hint=f"move it to {self._config_name}.yaml",
+                file=document.file,
+                line=document.line(searched),
+            )
+        return Part(document, keys)
+
+    def _merge(self, parts: list[Part]) -> dict[Any, Any]:
+        whole = OmegaConf.create()
+        for part in parts:
+            try:
+                whole.merge_with(self._node(part))
+            except (OmegaConfBaseException, TypeError, ValueError) as error:
+                key = str(getattr(error, "full_key", "") or "")
+                path = tuple(split_key(key))[len(part.package) :] if key else ()
+                raise InputError(
+                    f"cannot be merged{f' at {key}' if key else ''}: {_first_line(error)}",
+                    hint="give both the same shape, or remove one",
+                    file=part.document.file,
+                    line=part.document.line(path),
+                ) from error
+        config = OmegaConf.to_container(whole, resolve=False)
+        if not isinstance(config, dict):  # pragma: no cover - it began as one
+            raise TypeError(type(config).__name__)
+        config.pop("hydra", None)
+        return config
+
+    def _node(self, part: Part) -> DictConfig:
+        """Return the document's body below its package; merging copies it, so one serves all jobs."""
+        key = part.document.file, "\0".join(map(str, part.package))
+        if key not in self._nodes:
+            body = part.document.body
+            if not part.package:
+                if not isinstance(body, dict):
+                    raise TypeError("a list cannot be merged into a map")
+                body = {name: value for name, value in body.items() if name != "hydra"}
+            for name in reversed(part.package):
+                body = {name: body}
+            self._nodes[key] = OmegaConf.create(body)
+        return self._nodes[key]
+
+    def _translated(self, error: Exception) -> InputError:
+        """Return what a failure of Hydra means, with the place that it names."""
+        text = re.split(r"\n*(?:Config )?[Ss]earch path:", str(error))[0].strip()
+        if not text and error.__cause__:
+            text = str(error.__cause__)
+        named = _IN.match(text)
+        document = self._repository.document(named[1]) if named else self._repository.last
+        said = named[2].strip() if named else text or type(error).__name__
+        hint, words = "mend the defaults list", ""
+        if isinstance(error, MissingConfigException):
+            missing = str(error.missing_cfg_file)
+            words = missing.rpartition("/")[2]
+            said = f"there is no {missing}.yaml"
+            options = list(error.options or [])
+            near = difflib.get_close_matches(words, options, 1)
+            hint = f"use {near[0]}" if near else f"there is: {', '.join(options)}" if options else "add the file"
+        elif said.startswith("Could not override 'job'"):
+            document, words = self._repository.document(self._config_name), ""
+            said, hint = "the primary config does not include jobs", "add `- job: ???` to its defaults"
+        elif found := re.search(r"Could not override '([^']+)'", said):
+            words = re.split(r"[/@]", found[1])[-1]
+            hint = "override what the defaults list includes; look for the whole name with its package"
+        elif found := re.search(r"You must specify '([^']+)'", said):
+            options = [line.strip() for line in said.splitlines()[1:] if line.startswith("\t")]
+            said = f"no option of {found[1]} is chosen"
+            hint = f"say `override /{found[1]}: …`" + (f", one of {', '.join(options)}" if options else "")
+        elif found := re.search(r"Multiple values for (\S+?)\. ", said):
+            words = re.split(r"[/@]", found[1])[0]
+            hint = "choose it once, with `override` wherever it is chosen again"
+        elif "Duplicate _self_" in said:
+            hint = "keep one _self_"
+        elif isinstance(error, RecursionError):
+            said, hint = "the defaults lists include each other without end", "break the circle"
+        said = " ".join(said.split())
+        return InputError(
+            said,
+            hint=hint,
+            file=document.file if document else "",
+            line=document.default_line(words) if document else None,
+        )
+
+
+class GitConfigSource(ConfigSource):
+    """A folder of the commit as Hydra sees a config folder. The parameter names are Hydra's."""
+
+    def __init__(self, objects: Objects, folder: str, provider: str) -> None:
+        super().__init__(provider=provider, path=f"git://{folder}")
+        self.objects = objects
+        self.folder = folder
+
+    @staticmethod
+    def scheme() -> str:
+        return "git"
+
+    def available(self) -> bool:
+        return self.is_group("")
+
+    def is_group(self, config_path: str) -> bool:
+        return self.objects.kind(self._within(config_path)) == "tree"
+
+    def is_config(self, config_path: str) -> bool:
+        return self.objects.kind(self._within(self._normalize_file_name(config_path))) == "blob"
+
+    def list(self, config_path: str, results_filter: ObjectType | None) -> list[str]:
+        found: list[str] = []
+        for name in self.objects.names.get(self.objects.real(self._within(config_path)) or "", ()):
+            self._list_add_result(found, posixpath.join(config_path, name), name, results_filter)
+        return sorted(set(found))
+
+    def load_config(self, config_path: str) -> ConfigResult:  # pragma: no cover - documents are read bounded instead
+        raise ConfigLoadError(config_path)
+
+    def document(self, config_path: str) -> Document:
+        path = self._within(self._normalize_file_name(config_path))
+        file = self.objects.real(path) or path
+        content = self.objects.read(path, BYTES_MAX)
+        if content is None:  # pragma: no cover - is_config was asked first
+            raise InputError("there is no such file", hint="add it", file=file)
+        return load(content, file)
+
+    def _within(self, config_path: str) -> str:
+        path = posixpath.join(self.folder, config_path)
+        if config_path.startswith("/") or self.objects.real(path) is None:
+            raise InputError(
+                f"the default {config_path!r} leads out of the repository",
+                hint="name a file below the config folder",
+            )
+        return path
+
+
+class _GitRepository(ConfigRepository):
+    """Hydra's view of the search path, without the sources that import or read anything else."""
+
+    def __init__(self, objects: Objects, config_dir: str, primary: str) -> None:
+        self._folders = [GitConfigSource(objects, config_dir, "main")]
+        self.last: Document | None = None
+        self._documents: dict[str, Document | None] = {}
+        self._results: dict[str, ConfigResult | None] = {}
+        document = self.document(primary)
+        if document is None:
+            raise InputError(
+                f"there is no {posixpath.join(config_dir, primary)}.yaml in the commit",
+                hint="commit it, or name another in [tool.espalier]: config_dir, config_name",
+            )
+        for folder in _search_path(document):
+            self._folders.append(GitConfigSource(objects, folder, "hydra.searchpath in main"))
+        self.sources = [*self._folders]
+        self._documents = {primary: document}
+
+    def document(self, name: str) -> Document | None:
+        """Return what ``name`` is on the search path, None where no source has it."""
+        if name not in self._documents:
+            source = next((source for source in self._folders if source.is_config(name)), None)
+            self._documents[name] = source.document(name) if source else None
+        return self._documents[name]
+
+    def load_config(self, config_path: str) -> ConfigResult | None:
+        if config_path not in self._results:
+            try:
+                document = self.document(config_path)
+            except InputError as error:
+                if error.file or self.last is None:
+                    raise
+                words = config_path.lstrip("/").rpartition("/")[2]
+                raise InputError(
+                    error.message, hint=error.hint, file=self.last.file, line=self.last.default_line(words)
+                ) from error
+            self._results[config_path] = self._result(config_path, document) if document else None
+        self.last = self.document(config_path) or self.last
+        return self._results[config_path]
+
+    def _result(self, name: str, document: Document) -> ConfigResult:
+        items = [entry for entry in document.defaults if not _default_of_hydra(entry, posixpath.dirname(name))]
+        return ConfigResult(
+            provider="main",
+            path=f"git://{document.file}",
+            config=_EMPTY,  # the body is merged from the document
+            header={"package": document.package},
+            defaults_list=self._create_defaults_list(name, OmegaConf.create(copy.deepcopy(items))),
+        )
+
+
+_EMPTY = OmegaConf.create()
+
+
+def _search_path(document: Document) -> Iterator[str]:
+    """Yield the folders of a literal ``hydra.searchpath``; refuse all else."""
+    found = _at(document.body, ("hydra", "searchpath"))
+    if found is _NOTHING or found is None:
+        return
+    line = document.line(("hydra", "searchpath"))
+    for entry in found if isinstance(found, list) else [found]:
+        folder = entry.removeprefix("file://") if isinstance(entry, str) else ""
+        outside = folder.startswith("/") or posixpath.normpath(folder).split("/")[0] == ".."
+        if not folder or outside or "://" in folder or "${" in folder or not isinstance(found, list):
+            raise InputError(
+                f"hydra.searchpath {entry!r} is refused",
+                hint="list folders of this repository, literally, from its top",
+                file=document.file,
+                line=line,
+            )
+        yield posixpath.normpath(folder)
+
+
+@contextmanager
+def _hydra() -> Iterator[None]:
+    """Give Hydra and OmegaConf the globals that a composition needs, and put back what was there."""
+    with _LOCK:
+        missing = hydra.version.VersionBase not in Singleton._instances
+        base = hydra.version.VersionBase.instance()
+        before = base.version_base, hydra.version._get_version, defaults_list._create_interpolation_map
+        known = BaseContainer._resolvers
+        base.version_base = hydra.version._get_version(VERSION_BASE)
+        hydra.version._get_version = functools.lru_cache(before[1])
+        defaults_list._create_interpolation_map = functools.partial(_interpolation_map, before[2])
+        BaseContainer._resolvers = {name: known[name] for name in _PURE_RESOLVERS if name in known}
+        try:
+            yield
+        finally:
+            base.version_base, hydra.version._get_version, defaults_list._create_interpolation_map = before
+            BaseContainer._resolvers = known
+            if missing:
+                Singleton._instances.pop(hydra.version.VersionBase, None)
+
+
+def _interpolation_map(whole: Any, overrides: Any, defaults: Any, self_added: bool) -> Any:
+    """Build the map only where an entry needs it: it is the dearest part of a defaults list."""
+    needed = any(entry.is_interpolation() for entry in defaults if not entry.is_self())
+    return whole(overrides, defaults, self_added) if needed else None
+
+
+def _default_of_hydra(entry: Any, group: str) -> bool:
+    """Return whether an entry of a defaults list of ``group`` chooses something of Hydra's own node."""
+    key = next(iter(entry), "") if isinstance(entry, Mapping) else entry
+    if not isinstance(key, str):
+        return False
+    name = key.split(" ")[-1].split("@")[0]
+    return name.startswith("/hydra/") or (not group and name.startswith("hydra/"))
+
+
+def _of_hydra(package: str) -> bool:
+    return package == "hydra" or package.startswith("hydra.")
+
+
+def _at(tree: Any, path: Path) -> Any:
+    for name in path:
+        in_list = isinstance(tree, list) and isinstance(name, int) and name < len(tree)
+        if in_list or (isinstance(tree, dict) and name in tree):
+            tree = tree[name]
+        else:
+            return _NOTHING
+    return tree
+
+
+def _first_line(error: Exception) -> str:
+    return str(error).strip().splitlines()[0] if str(error).strip() else type(error).__name__
+
+
+__all__ = ["Composed", "Composer", "GitConfigSource", "Part"]

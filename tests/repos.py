@@ -1,0 +1,25 @@
+"""Repositories for tests, whose git knows nothing of this machine's."""
+
+import os
+import subprocess
+from pathlib import Path
+
+ENVIRON = {"PATH": os.environ["PATH"], "GIT_CONFIG_GLOBAL": os.devnull, "GIT_CONFIG_NOSYSTEM": "1", "HOME": "/nowhere"}
+PERSON = {name: "Grace" if name.endswith("NAME") else "grace@example.org" for name in (
+    "GIT_AUTHOR_NAME", "GIT_AUTHOR_EMAIL", "GIT_COMMITTER_NAME", "GIT_COMMITTER_EMAIL")}  # fmt: skip
+
+
+def git(repo: Path, *arguments: str, stdin: str | None = None) -> str:
+    """Return what git prints, run as a person in ``repo``."""
+    done = subprocess.run(
+        ["git", *arguments], cwd=repo, env=ENVIRON | PERSON, input=stdin, text=True, capture_output=True, check=False
+    )
+    assert done.returncode == 0, f"git {' '.join(arguments)}: {done.stderr}"
+    return done.stdout.rstrip("\n")
+
+
+def new_repo(path: Path, *options: str) -> Path:
+    """Return an empty repository at ``path``, made with ``git init OPTIONS``."""
+    path.mkdir(parents=True)
+    git(path, "init", "-q", "-b", "main", *options)
+    return path
