@@ -54,9 +54,14 @@ def open_ledger(directory: Path, project: str = "") -> Ledger:
 
 
 def open_world(
-    directory: Path, *, start_tracker: bool = False, start_runner: bool = False, follower: bool = True
+    directory: Path,
+    *,
+    rev: str = "HEAD",
+    start_tracker: bool = False,
+    start_runner: bool = False,
+    follower: bool = True,
 ) -> World:
-    """Return the repository's world with the settings committed at HEAD.
+    """Return the repository's world with the settings committed at ``rev``.
 
     ``start_tracker`` starts what MLflow needs, in the background; ``start_runner`` lets the local
     backend bring a dead runner back, ``follower`` lets the runner keep a process that follows beside
@@ -68,7 +73,7 @@ def open_world(
 
     top = top_of(directory)
     source = GitSource(top)
-    settings = source.settings(source.resolve("HEAD"))
+    settings = source.settings(source.resolve(rev))
     state = state_dir(top)
     uri = tracking_uri(settings, os.environ)
     tracker = MLflowTracker(uri, state, top, settings.artifacts_uri, os.environ)
@@ -135,8 +140,7 @@ def load_backend(kind: str) -> Callable[..., Backend]:
     """Return the class of a third party's backend; raise InputError when none is installed under ``kind``."""
     from importlib.metadata import entry_points
 
-    found = entry_points(group="espalier.backends", name=kind)
-    for entry in found:
+    for entry in entry_points(group="espalier.backends", name=kind):
         backend: Callable[..., Backend] = entry.load()
         return backend
     raise InputError(f"there is no backend {kind!r}", hint="use local, or install the package that brings it")

@@ -98,6 +98,7 @@ def apply_plan(world: World, declared: Declared, plan: Plan, snapshot: Snapshot,
     Raises before any intent when the plan is refused: errors in it, a mass retirement, a variable
     that is not set, a tracker where no run can be made. StaleError when a record moved meanwhile.
     """
+    world = replace(world, settings=declared.settings)  # a saved plan's commit may name other experiments
     if plan.behind:
         return Applied((), snapshot, started=False)
     if plan.errors and not options.skip_errors:

@@ -41,7 +41,7 @@ def run(arguments: argparse.Namespace) -> int:
     talk = terminal.Terminal()
     if arguments.plan and arguments.rev:
         raise InputError("a saved plan has its commit, --rev names another", hint="leave one of them out")
-    world = wiring.open_world(arguments.directory, start_tracker=True, start_runner=True)
+    world = wiring.open_world(arguments.directory, rev=arguments.rev or "HEAD", start_tracker=True, start_runner=True)
     _check_ledger(world.settings, arguments.allow_local_ledger)
     globs = tuple(arguments.job)
     if arguments.plan:
