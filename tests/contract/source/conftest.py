@@ -4,6 +4,7 @@ import os
 from pathlib import Path
 
 import pytest
+
 from tests.contract.source.repository import CONFIG, Repo
 
 

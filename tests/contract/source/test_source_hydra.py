@@ -16,11 +16,11 @@ from hydra.core.global_hydra import GlobalHydra
 from hydra.core.singleton import Singleton
 from omegaconf import OmegaConf
 from omegaconf.basecontainer import BaseContainer
-from tests.contract.source.repository import Repo
 
 from espalier.core.errors import InputError
 from espalier.source.compose import Composer
 from espalier.source.git import Objects
+from tests.contract.source.repository import Repo
 
 TREES: dict[str, dict[str, str]] = {
     "plain": {"conf/job/a.yaml": "x: 1\ny: {z: [1, 2, {w: null}]}\n"},

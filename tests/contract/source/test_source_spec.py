@@ -4,10 +4,10 @@ import subprocess
 from typing import Any
 
 import pytest
-from tests.contract.source.repository import Repo
 
 from espalier.core.content import digest, trial_id
 from espalier.core.model import Data, Point, Program
+from tests.contract.source.repository import Repo
 
 BARE = "command: python x.py\ncode: []\n"
 

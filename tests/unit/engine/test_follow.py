@@ -141,7 +141,7 @@ def test_a_cancelled_trial_gets_no_further_attempt_by_policy_and_one_by_retry() 
 
 
 def test_retry_takes_the_trials_that_did_not_succeed_and_refuses_when_there_are_none() -> None:
-    bench = Bench(ending=lambda launch: Ending("failed", 1) if launch.params["lr"] == 0.1 else Ending())
+    bench = Bench(ending=lambda launch: Ending("failed", 1) if launch.params.get("lr") == 0.1 else Ending())
     bench.finish(a_job(grid={"lr": (0.1, 0.2)}))
     act.retry(bench.world, Target("digits/mlp"))
     bench.follow()
