@@ -185,7 +185,7 @@ def resolve(repository: Path, rev: str) -> Commit:
         raise InputError(f"{rev!r} names no commit", hint="use a branch, a tag, a commit id or HEAD")
     try:
         found = git(repository, "rev-parse", "--verify", "--quiet", "--end-of-options", f"{rev}^{{commit}}")
-    except _NothingSaid:
+    except InputError:
         if rev == "HEAD" or rev == "@":
             raise InputError(
                 "the repository has no commit yet",
@@ -210,10 +210,6 @@ def dirty(repository: Path) -> list[str]:
     return sorted({row[3:] for row in listing.decode("utf-8", "surrogateescape").split("\0") if row})
 
 
-class _NothingSaid(InputError):
-    """git failed quietly, as it was asked to."""
-
-
 def _start(repository: Path, *arguments: str, variables: dict[str, str] | None = None) -> "subprocess.Popen[bytes]":
     quiet: Sequence[str] = (
         "-c",
@@ -228,7 +224,7 @@ def _start(repository: Path, *arguments: str, variables: dict[str, str] | None =
             ["git", "-C", str(repository), "--no-pager", *quiet, *arguments],
             stdin=subprocess.PIPE,
             stdout=subprocess.PIPE,
-            stderr=subprocess.PIPE if arguments[0] != "cat-file" else subprocess.DEVNULL,
+            stderr=subprocess.PIPE if "--batch" not in arguments else subprocess.DEVNULL,
             env=environment() | (variables or {}),
         )
     except FileNotFoundError as error:
@@ -262,5 +258,5 @@ def _translated(said: str, repository: Path) -> EspalierError:
     if "cannot change to" in said:
         return InputError(f"{repository} is not a folder that can be read", hint="give the repository with -C")
     if not last:
-        return _NothingSaid("git failed", hint="look at the repository with git fsck")
+        return InputError("git failed and said nothing", hint="look at the repository with git fsck")
     return InputError(f"git: {last}", hint="look at the repository with git status and git fsck")

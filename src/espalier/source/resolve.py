@@ -148,6 +148,20 @@ class Resolver:
             return [self.written((*path, index)) for index in range(len(raw))]
         return raw
 
+    def opened(self, path: Path) -> Any:
+        """Return, for a reference to a map, a map whose leaves are references to that map's; None for all else."""
+        raw = _get(self.tree, path)
+        if not isinstance(raw, str) or "${" not in raw or _only_reference(raw) is None:
+            return None
+        self._frames.append(_Frame(path))
+        try:
+            spot = self._through(path)
+        finally:
+            self._frames.pop()
+        if isinstance(spot, _Computed):
+            return spot.value if isinstance(spot.value, dict) else None
+        return _references(_get(self.tree, spot), spot) if isinstance(_get(self.tree, spot), dict) else None
+
     def _resolved(self, path: Path, raw: Any) -> Any:
         if isinstance(raw, dict):
             return {name: self._child((*path, name)) for name in raw}
@@ -429,6 +443,14 @@ def _only_reference(raw: str) -> Any:
             if isinstance(node, OmegaConfGrammarParser.InterpolationNodeContext):
                 return node
     return None
+
+
+def _references(node: Any, path: Path) -> Any:
+    """Return maps as they are, with a reference to each of their leaves; a key that no reference can name stays out."""
+    if isinstance(node, dict) and node:
+        return {name: _references(inner, (*path, name)) for name, inner in node.items()}
+    named = all(isinstance(name, str) and re.match(r"[A-Za-z_$][\w$-]*\Z", name) for name in path)
+    return "${" + ".".join(path) + "}" if named and not isinstance(node, dict) else node
 
 
 def _key(node: Any, name: str) -> Any:
