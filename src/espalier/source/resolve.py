@@ -22,7 +22,7 @@ from espalier.source.schema import Path, shown
 
 LATE = ("job", "project", "commit", "version", "trial", "output_dir", "checkpoint_dir")
 ENVIRONMENT = ("espalier.env", "oc.env")
-CHAIN_MAX = 100  # references that lead to references
+CHAIN_MAX = 30  # references that lead to references; each takes some 20 frames of Python
 TEXT_MAX = 100_000  # characters of a resolved string
 
 _LATE_TEXT = re.compile(r"\$\{(?:espalier\.|oc\.env:)")
@@ -88,6 +88,7 @@ class Resolver:
         self._known: dict[Path, Outcome] = {}
         self._active: dict[Path, None] = {}
         self._frames: list[_Frame] = []
+        self._chained = 0
 
     def node(self, path: Path) -> Outcome:
         """Return the node at ``path`` resolved, whole; Fault where that cannot be."""
@@ -100,8 +101,6 @@ class Resolver:
         if path in self._active:
             chain = " → ".join(shown(step) for step in [*self._active, path])
             raise Fault(f"{shown(path)} refers to itself: {chain}", hint="break the circle", path=path)
-        if len(self._active) > CHAIN_MAX:
-            raise Fault(f"more than {CHAIN_MAX} nested references", hint="refer directly", path=path)
         self._active[path] = None
         frame = _Frame(path)
         self._frames.append(frame)
@@ -190,6 +189,9 @@ class Resolver:
                 hint="write the text in another way",
                 path=path,
             )
+        if self._chained >= CHAIN_MAX:
+            raise Fault(f"more than {CHAIN_MAX} nested references", hint="refer directly", path=path)
+        self._chained += 1
         try:
             return self._visitor(path).visit(grammar(raw))
         except InputError:
@@ -201,6 +203,8 @@ class Resolver:
         except Exception as error:
             said = str(error).splitlines()[0] if str(error) else type(error).__name__
             raise Fault(f"{shown(path)}: {raw!r}: {said}", hint="mend the interpolation", path=path) from error
+        finally:
+            self._chained -= 1
 
     def _visitor(self, path: Path) -> "GrammarVisitor":
         return GrammarVisitor(
@@ -454,13 +458,13 @@ def _references(node: Any, path: Path) -> Any:
 
 
 def _key(node: Any, name: str) -> Any:
-    return int(name) if isinstance(node, list) and re.match(r"-?[0-9]+\Z", name) else name
+    return int(name) if isinstance(node, list) and re.match(r"[0-9]+\Z", name) else name
 
 
 def _get(tree: Any, path: Path) -> Any:
     for name in path:
         if (isinstance(tree, dict) and name in tree) or (
-            isinstance(tree, list) and isinstance(name, int) and -len(tree) <= name < len(tree)
+            isinstance(tree, list) and isinstance(name, int) and name < len(tree)
         ):
             tree = tree[name]
         else:
