@@ -4,10 +4,10 @@ import os
 import re
 import subprocess
 import threading
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from pathlib import Path
 from types import TracebackType
-from typing import NamedTuple, Self
+from typing import IO, NamedTuple, Self
 
 from espalier.core.errors import EspalierError, InputError, UnavailableError
 from espalier.core.model import Commit
@@ -15,6 +15,7 @@ from espalier.core.model import Commit
 LINKS_MAX = 40  # as Linux follows symbolic links
 _STEERING = re.compile(r"GIT_(?!CONFIG_|CEILING_DIRECTORIES\Z|EXEC_PATH\Z|SSL_|TEST_)")
 _CHUNK = 1 << 16
+_AT_ONCE = 500  # ids of 65 bytes: what fits into a pipe of 64 KiB, so that writing them never waits for reading
 
 
 class Entry(NamedTuple):
@@ -41,6 +42,7 @@ class Objects:
         self.repository = repository
         self.commit = commit
         self._process: subprocess.Popen[bytes] | None = None
+        self._fetched: dict[str, bytes] = {}
         self._links: dict[str, str] = {}
         self._lock = threading.Lock()
 
@@ -112,33 +114,54 @@ class Objects:
 
     def blob(self, oid: str, limit: int) -> bytes | None:
         """Return the content of a blob, None when it has more than ``limit`` bytes."""
+        if oid in self._fetched:
+            return self._fetched[oid]
         with self._lock:
-            if self._process is None:
-                self._process = _start(self.repository, "cat-file", "--batch")
-            process = self._process
-            stdin, stdout = process.stdin, process.stdout
-            if stdin is None or stdout is None:  # pragma: no cover - both were asked for
-                raise UnavailableError("git has no pipes", hint="try again")
-            try:
-                stdin.write(oid.encode() + b"\n")
-                stdin.flush()
-                head = stdout.readline().split()
-            except BrokenPipeError:
-                head = []
-            if len(head) != 3 or head[1] != b"blob":
-                raise UnavailableError(
-                    f"git does not have the object {oid}",
-                    hint="fetch it (git fetch), or look what is wrong with git fsck",
-                )
-            size = int(head[2])
-            if size > limit:
-                left = size + 1
-                while left:
-                    left -= len(stdout.read(min(left, _CHUNK)))
-                return None
-            content = stdout.read(size)
-            stdout.read(1)
-            return content
+            process = self._batch([oid])
+            return self._answer(process, oid, limit)
+
+    def prefetch(self, paths: Iterable[str], limit: int) -> None:
+        """Read the files among ``paths`` in few round trips; they are kept until this is closed."""
+        ids = {entry.id for path in paths if (entry := self.entries.get(path)) and entry.kind == "blob"}
+        todo = sorted(ids - self._fetched.keys())
+        with self._lock:
+            for start in range(0, len(todo), _AT_ONCE):
+                part = todo[start : start + _AT_ONCE]
+                process = self._batch(part)
+                for oid in part:
+                    content = self._answer(process, oid, limit)
+                    if content is not None:
+                        self._fetched[oid] = content
+
+    def _batch(self, ids: Sequence[str]) -> "subprocess.Popen[bytes]":
+        """Ask for ``ids``; their answers are to be read in this order."""
+        if self._process is None:
+            self._process = _start(self.repository, "cat-file", "--batch")
+        try:
+            _pipe(self._process.stdin).write("".join(f"{oid}\n" for oid in ids).encode())
+            _pipe(self._process.stdin).flush()
+        except BrokenPipeError as error:
+            raise UnavailableError("git ended early", hint="look what is wrong with git fsck") from error
+        return self._process
+
+    def _answer(self, process: "subprocess.Popen[bytes]", oid: str, limit: int) -> bytes | None:
+        stdout = _pipe(process.stdout)
+        head = stdout.readline().split()
+        if len(head) != 3 or head[1] != b"blob":
+            raise UnavailableError(
+                f"git does not have the object {oid}",
+                hint="fetch it (git fetch), or look what is wrong with git fsck",
+            )
+        size = int(head[2])
+        if size > limit:
+            left = size + 1
+            while left:
+                read = len(stdout.read(min(left, _CHUNK)))
+                left = left - read if read else 0
+            return None
+        content = stdout.read(size)
+        stdout.read(1)
+        return content
 
     def below(self, path: str) -> Iterator[tuple[str, Entry]]:
         """Yield every entry that is no tree at or below ``path``, in git's order."""
@@ -155,6 +178,12 @@ class Objects:
             content = self.blob(entry.id, 4096)  # PATH_MAX of Linux
             self._links[path] = "/" if content is None else content.decode("utf-8", "surrogateescape")
         return self._links[path]
+
+
+def _pipe(stream: IO[bytes] | None) -> IO[bytes]:
+    if stream is None:  # pragma: no cover - both were asked for
+        raise UnavailableError("git has no pipes", hint="try again")
+    return stream
 
 
 def git(repository: Path, *arguments: str, variables: dict[str, str] | None = None) -> bytes:
