@@ -106,13 +106,12 @@ def _compose(objects: Objects, layout: Layout, names: list[str]) -> tuple[list[J
         composer = Composer(objects, layout.config_dir, layout.config_name)
     except InputError as error:
         return [], [_job_error("", error)]
-    kinds = ("local", *sorted({point.name for point in entry_points(group=BACKENDS)} - {"local"}))
     jobs, errors = [], []
     files = Files(objects)
     try:
         for name in names:
             try:
-                job, wrong = parse_spec(name, composer.compose(name), files, kinds)
+                job, wrong = parse_spec(name, composer.compose(name), files, _kinds)
             except InputError as error:
                 errors.append(_job_error(name, error, f"{layout.config_dir}/job/{name}.yaml"))
                 continue
@@ -122,6 +121,11 @@ def _compose(objects: Objects, layout: Layout, names: list[str]) -> tuple[list[J
     finally:
         files.close()
     return jobs, errors
+
+
+def _kinds() -> tuple[str, ...]:
+    """Return the backends that there are, ours first; reading what is installed takes 0.1 s."""
+    return ("local", *sorted({point.name for point in entry_points(group=BACKENDS)} - {"local"}))
 
 
 def _settings(objects: Objects, layout: Layout) -> tuple[Settings, list[JobError]]:

@@ -269,7 +269,8 @@ def environment() -> dict[str, str]:
         "GIT_TERMINAL_PROMPT": "0",
         "GIT_OPTIONAL_LOCKS": "0",
         "GIT_NO_REPLACE_OBJECTS": "1",  # a replaced object is not what was committed
-        "GIT_NO_LAZY_FETCH": "1",  # planning is offline
+        "GIT_NO_LAZY_FETCH": "1",  # planning is offline; older gits know only the next line
+        "GIT_ALLOW_PROTOCOL": "none",
         "GIT_PAGER": "cat",
     }
     return kept | fixed

@@ -4,7 +4,7 @@ What refers to a swept key stays as written in the spec, and is resolved for eac
 """
 
 import re
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field, replace
 from typing import Any
 
@@ -42,7 +42,7 @@ _KIND = re.compile(r"[A-Za-z0-9][A-Za-z0-9_-]*\Z")
 
 
 def parse_spec(
-    name: str, composed: Composed, files: Files, kinds: tuple[str, ...]
+    name: str, composed: Composed, files: Files, kinds: Callable[[], tuple[str, ...]]
 ) -> tuple[Job | None, tuple[JobError, ...]]:
     """Return the job, or None and all that is wrong with it; ``kinds`` are the backends that there are."""
     notes = Notes(name, composed)
@@ -63,7 +63,7 @@ class _Reader:
     job: dict[Any, Any]
     notes: Notes
     files: Files
-    kinds: tuple[str, ...]
+    kinds: Callable[[], tuple[str, ...]]
     resolver: Resolver = field(init=False)
     program: ProgramReader = field(init=False)
     swept: dict[str, Path] = field(default_factory=dict)
@@ -185,10 +185,10 @@ class _Reader:
             backend = {"kind": found} if isinstance(found, str) else dict(found)
             backend.setdefault("kind", "local")
             kind = backend["kind"]
-            if not isinstance(kind, str) or not _KIND.match(kind) or kind not in self.kinds:
+            if not isinstance(kind, str) or not _KIND.match(kind) or (kind != "local" and kind not in self.kinds()):
                 self.notes.report(
                     f"backend {kind!r} is not there yet" if isinstance(kind, str) else "backend.kind is no name",
-                    f"there is: {', '.join(self.kinds)}",
+                    f"there is: {', '.join(self.kinds())}",
                     (*path, "kind"),
                 )
             elif kind == "local":

@@ -269,6 +269,7 @@ def test_the_commit_says_where_its_config_is(repo: Repo, file: str, text: str) -
     [
         ('config_dr = "x"\n', "espalier.toml:1: unknown key"),
         ('config_dir = "../x"\n', "no plain path"),
+        ('config_dir = "."\n', "no plain path"),
         ('config_dir = "/etc"\n', "no relative path"),
         ("config_dir = 3\n", "no relative path"),
         ("config_dir = \n", "not valid TOML"),
