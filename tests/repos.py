@@ -2,6 +2,7 @@
 
 import os
 import subprocess
+from collections.abc import Mapping
 from pathlib import Path
 
 ENVIRON = {"PATH": os.environ["PATH"], "GIT_CONFIG_GLOBAL": os.devnull, "GIT_CONFIG_NOSYSTEM": "1", "HOME": "/nowhere"}
@@ -9,10 +10,11 @@ PERSON = {name: "Grace" if name.endswith("NAME") else "grace@example.org" for na
     "GIT_AUTHOR_NAME", "GIT_AUTHOR_EMAIL", "GIT_COMMITTER_NAME", "GIT_COMMITTER_EMAIL")}  # fmt: skip
 
 
-def git(repo: Path, *arguments: str, stdin: str | None = None) -> str:
+def git(repo: Path, *arguments: str, stdin: str | None = None, environ: Mapping[str, str] | None = None) -> str:
     """Return what git prints, run as a person in ``repo``."""
+    env = ENVIRON | PERSON | dict(environ or {})
     done = subprocess.run(
-        ["git", *arguments], cwd=repo, env=ENVIRON | PERSON, input=stdin, text=True, capture_output=True, check=False
+        ["git", *arguments], cwd=repo, env=env, input=stdin, text=True, capture_output=True, check=False
     )
     assert done.returncode == 0, f"git {' '.join(arguments)}: {done.stderr}"
     return done.stdout.rstrip("\n")
