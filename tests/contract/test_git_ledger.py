@@ -19,7 +19,7 @@ from espalier.core.names import shard
 from espalier.ledger.fsck import check
 from espalier.ledger.gitref import GitLedger
 from espalier.testing.ledger import LedgerContract, a_record, ended, over
-from tests.repos import ENVIRON, PERSON, git, new_repo
+from tests.repos import ENVIRON, PERSON, git, new_repo, write_file
 from tests.wait import wait_until
 
 REF = "refs/espalier/ledger"
@@ -475,14 +475,3 @@ def test_an_end_that_is_observed_after_a_lost_race_is_not_lost(place: Path) -> N
     after = ledger.append(base, [Observed("digits/mlp", 1, record.trials[0].id, 1, "failed")], "observed", "G")
     assert after.heads["digits/mlp"].counts.failed == 1
     assert len(after.heads) == 4
-
-
-def write_file(place: Path, path: str, content: str, message: str = "by hand") -> None:
-    """Put ``content`` at ``path`` of the ledger, as somebody with git might."""
-    blob = git(place, "hash-object", "-w", "--stdin", stdin=content)
-    index = {"GIT_INDEX_FILE": str(place / ".git/by-hand")}
-    git(place, "read-tree", REF, environ=index)
-    git(place, "update-index", "--add", "--cacheinfo", f"100644,{blob},{path}", environ=index)
-    tree = git(place, "write-tree", environ=index)
-    git(place, "update-ref", REF, git(place, "commit-tree", tree, "-p", REF, "-m", message))
-    (place / ".git/by-hand").unlink()
