@@ -13,6 +13,7 @@ import httpx
 import pytest
 
 from espalier.backends.local.queue import FILE
+from espalier.core.events import Record
 from espalier.core.names import run_key
 from espalier.ledger.fsck import check
 from espalier.ledger.gitref import GitLedger
@@ -27,7 +28,7 @@ TRAIN = """\
 import json, os, pathlib
 out = pathlib.Path(os.environ["ESPALIER_OUTPUT_DIR"])
 with open(os.environ["STARTS"], "a") as starts:
-    print(os.environ["ESPALIER_TRIAL"], os.environ["ESPALIER_ATTEMPT"], file=starts)
+    print(*(os.environ[f"ESPALIER_{name}"] for name in ("VERSION", "TRIAL", "ATTEMPT")), file=starts)
 params = json.loads(pathlib.Path(os.environ["ESPALIER_PARAMS"]).read_text())
 (out / "metrics.jsonl").write_text(json.dumps({"score": params["width"]}) + "\\n")
 """
@@ -64,26 +65,36 @@ def agree(repository: Repository, starts: Path, server: str) -> None:
     assert [problem.message for problem in check(repository.path, SystemClock().now())] == []
     ran = starts.read_text().splitlines()
     assert len(ran) == len(set(ran)), "an attempt ran twice"
-    snapshot = GitLedger(repository.path, "").read(None)
+    ledger = GitLedger(repository.path, "")
+    snapshot = ledger.read(None)
     assert snapshot.ledger_id
     attempts, handles = set(), set()
-    for line in snapshot.lines.values():
+    for name, line in snapshot.lines.items():
         numbers = [*(old.version.version for old in line.earlier), line.last.version.version]
         assert numbers == list(range(1, len(numbers) + 1))
-        version = line.last.version
-        assert (version.state, version.tracked) == ("succeeded", True), (version, line.last.trials)
-        for trial in line.last.trials:
-            assert (trial.state in ("succeeded", "reused"), trial.tracked) == (True, True)
-            assert trial.metrics == {"score": trial.params["width"]}
-            key = run_key(snapshot.ledger_id, version.job, None, version.version, trial.id)
-            assert runs_with(server, key) == [(trial.run_id, "FINISHED")]
-            if trial.state == "succeeded":
-                attempts |= {f"{trial.id} {attempt}" for attempt in range(1, trial.attempt + 1)}
-                handles.add(trial.handle)
-        whole = run_key(snapshot.ledger_id, version.job, None, version.version, None)
-        assert runs_with(server, whole) == [(version.run_id, "FINISHED")]
+        for number in numbers:
+            record = ledger.version(name, number)
+            assert record
+            shows_the_truth(server, snapshot.ledger_id, record)
+            for trial in record.trials:
+                if trial.state == "succeeded":
+                    attempts |= {f"{number} {trial.id} {attempt}" for attempt in range(1, trial.attempt + 1)}
+                    handles.add(trial.handle)
     assert set(ran) == attempts
     assert queued(repository) == handles
+
+
+def shows_the_truth(server: str, ledger_id: str, record: Record) -> None:
+    """Assert that a version is whole, and that MLflow has one finished run for it and for each trial."""
+    version = record.version
+    assert (version.state, version.tracked) == ("succeeded", True), record
+    for trial in record.trials:
+        assert (trial.state in ("succeeded", "reused"), trial.tracked) == (True, True)
+        assert trial.metrics == {"score": trial.params["width"]}
+        key = run_key(ledger_id, version.job, None, version.version, trial.id)
+        assert runs_with(server, key) == [(trial.run_id, "FINISHED")]
+    whole = run_key(ledger_id, version.job, None, version.version, None)
+    assert runs_with(server, whole) == [(version.run_id, "FINISHED")]
 
 
 def runs_with(server: str, key: str) -> list[tuple[str, str]]:
