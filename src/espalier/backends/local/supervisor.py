@@ -487,11 +487,9 @@ def start(root: Path, repository: Path) -> bool:
         if log.stat().st_size > _LOG_MAX:
             os.truncate(log, 0)
     out = os.open(log, os.O_WRONLY | os.O_CREAT | os.O_APPEND | os.O_CLOEXEC, 0o600)
-    package = str(Path(__file__).resolve().parents[3])
-    code = "import sys; sys.path.append(sys.argv[1]); from espalier.backends.local.supervisor import main;"
     try:
         done = subprocess.run(
-            [sys.executable, "-I", "-S", "-c", code + " sys.exit(main(sys.argv[2:]))", package, root, repository],
+            command(root, repository),
             stdin=subprocess.DEVNULL,
             stdout=out,
             stderr=out,
@@ -503,6 +501,16 @@ def start(root: Path, repository: Path) -> bool:
     finally:
         os.close(out)
     return done.returncode == 0
+
+
+def command(root: Path, repository: Path) -> list[str]:
+    """Return the argv that becomes the runner: without site-packages, which it does not need."""
+    package = str(Path(__file__).resolve().parents[3])
+    code = (
+        "import sys; sys.path.append(sys.argv[1]); from espalier.backends.local.supervisor import main;"
+        " sys.exit(main(sys.argv[2:]))"
+    )
+    return [sys.executable, "-I", "-S", "-c", code, package, str(root), str(repository)]
 
 
 def is_alive(root: Path) -> bool:
