@@ -102,8 +102,9 @@ def apply_plan(world: World, declared: Declared, plan: Plan, snapshot: Snapshot,
     if plan.behind:
         return Applied((), snapshot, started=False)
     if plan.errors and not options.skip_errors:
+        wrong = sorted({error.job or "the settings" for error in plan.errors})
         raise InputError(
-            f"{len(plan.errors)} job(s) do not compose: {', '.join(error.job for error in plan.errors[:5])}",
+            f"{len(wrong)} not composed: {', '.join(wrong[:5])}{', …' if len(wrong) > 5 else ''}",
             hint="mend them, or carry out the others: espalier apply --skip-errors",
         )
     if not options.allow_retire:
