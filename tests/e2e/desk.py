@@ -1,4 +1,4 @@
-"""The command and a repository in an environment of their own, to look at espalier from outside. Imports no code of it."""
+"""The command and a repository in an environment of their own, to look from outside. Imports no code of espalier."""
 
 import json
 import os

@@ -17,7 +17,7 @@ import time
 import traceback
 from collections.abc import Mapping
 from contextlib import suppress
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -88,10 +88,10 @@ class _Runner:
         self.environs: dict[str, dict[str, str]] = {}  # by version
         self.latest: dict[str, str] | None = None
         self.extra: dict[str, dict[str, str]] = {}  # by key: what continues an MLflow run, credentials included
-        self.waiting: dict[str, str | None] = {}  # messages of queued trials, as last said
+        self.waiting: dict[str, str] = {}  # messages of queued trials, as last said
         self.follower = _Follower(root, repository)
         self.selector = selectors.DefaultSelector()
-        self.machine: Machine | None = None
+        self.machines: dict[str | None, Machine] = {}  # by what is visible of the GPUs
         self.idle_since: float | None = None
 
     def run(self, listener: Any) -> None:
@@ -144,12 +144,11 @@ class _Runner:
                 if not of_follower or version not in self.environs:
                     self.environs[version] = environ
             self.extra.update(message.get("extra", {}))
-            self.machine = None
             if message.get("follower"):
                 self.follower.take(message["follower"], self.latest)
             if message.get("versions"):
                 self.follower.submitted(time.monotonic())
-        self.idle_since = None
+            self.idle_since = None
         channel.answer(client, {"ok": True, "pid": os.getpid()})
 
     # What an earlier runner left
@@ -235,26 +234,27 @@ class _Runner:
                 (order.home(self.root, row.key) / "cancel").touch(0o600)
                 with suppress(ProcessLookupError, OSError):
                     signal.pidfd_send_signal(worker.fd, signal.SIGTERM)
-        queued = self.allowed(self.queue.queued())
-        if not queued:
-            return bool(self.workers)
-        machine = self.find_machine()
-        ready = []
-        for row in queued:
+        wishes, rows = [], {}
+        for row in self.allowed(self.queue.queued()):
+            if not self.is_known(row):
+                continue
+            machine = self.machine_for(self.environs[row.version])
             reason = refusal(row.resources, machine)
             if reason:
                 self.end(row.key, "failed", None, f"refused: {reason}")
-            elif self.is_known(row):
-                ready.append(row)
-        wishes = [Wish(row.key, row.version, row.resources, row.parallel) for row in ready]
+            else:
+                wishes.append(Wish(row.key, row.version, row.resources, row.parallel, machine.gpus))
+                rows[row.key] = row
+        if not wishes:
+            return bool(self.workers)
         held = [Held(row.version, row.resources, row.gpus) for row in running]
-        chosen = choose(wishes, held, machine)
+        gpus = dict.fromkeys(gpu for wish in wishes for gpu in wish.gpus or ())
+        chosen = choose(wishes, held, replace(machine, gpus=tuple(gpus)))
         if chosen:
             started = self.queue.start(chosen)
-            rounds = {row.key: row for row in ready}
-            for key, gpus in chosen.items():
+            for key, given in chosen.items():
                 if key in started:
-                    self.start(rounds[key], gpus)
+                    self.start(rows[key], given)
         return bool(self.workers)
 
     def allowed(self, queued: list[Row]) -> list[Row]:
@@ -275,15 +275,14 @@ class _Runner:
         """Return whether there is an environment for a queued trial; take the latest that has what it needs."""
         if row.version in self.environs:
             return True
-        launch, _ = self.queue.launch(row.key)
         if self.latest is None:
-            message = "waits for a command that brings its environment"
-        else:
-            missing = missing_names(launch.spec, self.latest, launch.program)
-            if not missing:
-                self.environs[row.version] = self.latest
-                return True
-            message = f"waits for an environment that has {', '.join(missing)}"
+            return False  # who started this runner is about to say
+        launch, _ = self.queue.launch(row.key)
+        missing = missing_names(launch.spec, self.latest, launch.program)
+        if not missing:
+            self.environs[row.version] = self.latest
+            return True
+        message = f"waits for an environment that has {', '.join(missing)}"
         if self.waiting.get(row.key) != message:
             self.waiting[row.key] = message
             self.queue.say({row.key: message})
@@ -336,15 +335,17 @@ class _Runner:
             gpus=gpus,
         )
         told = order.order(where, launch, prepared, self.root, environ, self.extra.get(row.key, {}))
-        hidden = len(self.find_machine().gpus)
+        hidden = len(self.machine_for(environ).gpus)
         if hidden and not gpus:
             told["notes"].append(f"resources.gpus is 0: this machine's GPUs ({hidden}) are hidden from the program")
         return told
 
-    def find_machine(self) -> Machine:
-        if self.machine is None:
-            self.machine = look_around(self.latest or {})
-        return self.machine
+    def machine_for(self, environ: dict[str, str]) -> Machine:
+        """Return this machine as ``environ`` may use it; looked at once for each."""
+        name = environ.get("CUDA_VISIBLE_DEVICES")
+        if name not in self.machines:
+            self.machines[name] = look_around(environ)
+        return self.machines[name]
 
     def watch(self, worker: _Worker) -> None:
         self.workers[worker.key] = worker

@@ -10,10 +10,10 @@ from espalier.cli.commands.plan import aside
 from espalier.cli.parser import add_format, add_not_yet
 from espalier.cli.views.plan import plan_text
 from espalier.core.errors import InputError, RejectedError
-from espalier.core.events import Record, Snapshot
 from espalier.core.model import Settings
 from espalier.core.plan import Plan
 from espalier.core.ports import World
+from espalier.core.record import Record, Snapshot
 from espalier.engine import apply
 
 
@@ -41,7 +41,7 @@ def run(arguments: argparse.Namespace) -> int:
     talk = terminal.Terminal()
     if arguments.plan and arguments.rev:
         raise InputError("a saved plan has its commit, --rev names another", hint="leave one of them out")
-    world = wiring.open_world(arguments.directory, start_tracker=True, start_runner=True)
+    world = wiring.open_world(arguments.directory, rev=arguments.rev or "HEAD", start_tracker=True, start_runner=True)
     _check_ledger(world.settings, arguments.allow_local_ledger)
     globs = tuple(arguments.job)
     if arguments.plan:
