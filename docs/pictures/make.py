@@ -158,7 +158,7 @@ def page_of_last_version(demo: Path, address: str) -> str:
     run_id = json.loads(told)["run_id"]
     asked = urllib.request.urlopen(f"{address}/api/2.0/mlflow/runs/get?run_id={run_id}")
     experiment = json.load(asked)["run"]["info"]["experiment_id"]
-    return f"{address}/?workflowType=machine_learning#/experiments/{experiment}/runs/{run_id}"
+    return f"{address}/#/experiments/{experiment}/runs/{run_id}?workflowType=machine_learning"
 
 
 def screenshot(browser: str, address: str, file: Path) -> None:
