@@ -80,6 +80,12 @@ def test_the_whole_way_from_a_plan_to_a_second_version(repo: Repository, espalie
 
     stale = espalier("apply", str(saved), "--format", "json")
     assert "stale" in answer(stale, 1)["error"]["message"]
+    saved.write_text(saved.read_text("utf-8").replace(commit, "f" * 40), "utf-8")
+    assert "not known here" in answer(espalier("apply", str(saved), "--format", "json"), 1)["error"]["message"]
+    earlier = espalier("apply", "--rev", "HEAD~1")
+    assert (earlier.returncode, earlier.stdout) == (0, "")
+    assert "behind: " in earlier.stderr
+    assert answer(espalier("plan", "--rev", "HEAD~1", "--format", "json"))["behind"] is True
 
     status = answer(espalier("status", "--format", "json"))
     assert [(v["job"], v["version"]) for v in status["jobs"]] == [("group/sweep", 2), ("single", 1)]
