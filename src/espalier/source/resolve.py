@@ -17,7 +17,8 @@ from omegaconf.grammar_parser import parse
 from omegaconf.grammar_visitor import GrammarVisitor
 
 from espalier.core.errors import InputError
-from espalier.source.guard import NODES_MAX, Path, grammar, place
+from espalier.source.guard import NODES_MAX, grammar
+from espalier.source.schema import Path, shown
 
 LATE = ("job", "project", "commit", "version", "trial", "output_dir", "checkpoint_dir")
 ENVIRONMENT = ("espalier.env", "oc.env")
@@ -97,8 +98,8 @@ class Resolver:
             if before and not before.swept:
                 return before
         if path in self._active:
-            chain = " → ".join(place(step) for step in [*self._active, path])
-            raise Fault(f"{place(path)} refers to itself: {chain}", hint="break the circle", path=path)
+            chain = " → ".join(shown(step) for step in [*self._active, path])
+            raise Fault(f"{shown(path)} refers to itself: {chain}", hint="break the circle", path=path)
         if len(self._active) > CHAIN_MAX:
             raise Fault(f"more than {CHAIN_MAX} nested references", hint="refer directly", path=path)
         self._active[path] = None
@@ -111,7 +112,7 @@ class Resolver:
             self._frames.pop()
             del self._active[path]
         if frame.size > NODES_MAX or (isinstance(value, str) and len(value) > TEXT_MAX):
-            raise Fault(f"{place(path)} grows without measure by its references", hint="refer to less", path=path)
+            raise Fault(f"{shown(path)} grows without measure by its references", hint="refer to less", path=path)
         outcome = Outcome(
             value, frame.swept, frozenset(frame.through), frozenset(frame.variables), frozenset(frame.data), frame.size
         )
@@ -154,11 +155,11 @@ class Resolver:
             return [self._child((*path, index)) for index in range(len(raw))]
         if isinstance(raw, str):
             if raw == "???":
-                raise Fault(f"{place(path)} is ???, a value that must be given", hint="give it a value", path=path)
+                raise Fault(f"{shown(path)} is ???, a value that must be given", hint="give it a value", path=path)
             if "${" in raw:
                 return self._text(raw, path)
         if raw is _NOT_FOUND:
-            raise Fault(f"there is no {place(path)}", hint="mend the reference", path=path)
+            raise Fault(f"there is no {shown(path)}", hint="mend the reference", path=path)
         return raw
 
     def _child(self, path: Path) -> Any:
@@ -171,7 +172,7 @@ class Resolver:
     def _text(self, raw: str, path: Path) -> Any:
         if re.search(r"\\\$\{(?:espalier\.|oc\.env:)", raw):
             raise Fault(
-                f"{place(path)}: an escaped late value cannot be told from a late value",
+                f"{shown(path)}: an escaped late value cannot be told from a late value",
                 hint="write the text in another way",
                 path=path,
             )
@@ -180,12 +181,12 @@ class Resolver:
         except InputError:
             raise
         except GrammarParseError as error:
-            raise Fault(f"{place(path)}: {raw!r} is no valid interpolation", hint=str(error), path=path) from error
+            raise Fault(f"{shown(path)}: {raw!r} is no valid interpolation", hint=str(error), path=path) from error
         except RecursionError as error:
-            raise Fault(f"{place(path)} is nested too deeply", hint="flatten it", path=path) from error
+            raise Fault(f"{shown(path)} is nested too deeply", hint="flatten it", path=path) from error
         except Exception as error:
             said = str(error).splitlines()[0] if str(error) else type(error).__name__
-            raise Fault(f"{place(path)}: {raw!r}: {said}", hint="mend the interpolation", path=path) from error
+            raise Fault(f"{shown(path)}: {raw!r}: {said}", hint="mend the interpolation", path=path) from error
 
     def _visitor(self, path: Path) -> "GrammarVisitor":
         return GrammarVisitor(
@@ -203,7 +204,7 @@ class Resolver:
         self._refuse_late(key, path)
         found = self._select(key, path)
         if found is _NOT_FOUND:
-            raise Fault(f"{place(path)}: there is no {key!r} for ${{{key}}}", hint=self._nearest(key, path), path=path)
+            raise Fault(f"{shown(path)}: there is no {key!r} for ${{{key}}}", hint=self._nearest(key, path), path=path)
         return found
 
     def _late(self, key: str, path: Path) -> str:
@@ -214,7 +215,7 @@ class Resolver:
             near = difflib.get_close_matches(name, LATE, 1)
             known = ", ".join((*LATE, "data.NAME", "env:NAME"))
             raise Fault(
-                f"{place(path)}: ${{{key}}} is no late value",
+                f"{shown(path)}: ${{{key}}} is no late value",
                 hint=f"use ${{espalier.{near[0]}}}" if near else f"there is espalier.: {known}",
                 path=path,
             )
@@ -245,7 +246,7 @@ class Resolver:
         dots = len(key) - len(key.lstrip("."))
         if dots:
             if dots > len(path):
-                raise Fault(f"{place(path)}: {key!r} leads above the top", hint="use fewer dots", path=path)
+                raise Fault(f"{shown(path)}: {key!r} leads above the top", hint="use fewer dots", path=path)
             spot = path[: len(path) - dots]
             key = key[dots:]
         for name in split_key(key) if key else ():
@@ -296,7 +297,7 @@ class Resolver:
             self._frames[-1].swept = True
 
     def _nearest(self, key: str, path: Path) -> str:
-        names = [place(known) for known in _paths(self.tree, 4)]
+        names = [".".join(map(str, known)) for known in _paths(self.tree, 4)]
         near = difflib.get_close_matches(key.lstrip("."), names, 1) or [
             name for name in names if name.rpartition(".")[2] == key.rpartition(".")[2]
         ]
@@ -318,13 +319,13 @@ class Resolver:
         if name in ("oc.dict.keys", "oc.dict.values") and len(args) == 1 and isinstance(args[0], str):
             found = self._select(args[0], path)
             if not isinstance(found, dict):
-                raise Fault(f"{place(path)}: {args[0]!r} is no map, for {name}", hint="name a map", path=path)
+                raise Fault(f"{shown(path)}: {args[0]!r} is no map, for {name}", hint="name a map", path=path)
             return list(found) if name == "oc.dict.keys" else list(found.values())
         known = "oc.select, oc.create, oc.decode, oc.dict.keys, oc.dict.values"
         if name in ("oc.select", "oc.create", "oc.decode", "oc.dict.keys", "oc.dict.values"):
-            raise Fault(f"{place(path)}: {name} cannot be called so", hint="look at OmegaConf's manual", path=path)
+            raise Fault(f"{shown(path)}: {name} cannot be called so", hint="look at OmegaConf's manual", path=path)
         raise Fault(
-            f"{place(path)}: the resolver {name!r} is refused: planning runs no code of the repository",
+            f"{shown(path)}: the resolver {name!r} is refused: planning runs no code of the repository",
             hint=f"write the value, or compute it in the program; what works: {known}, and espalier.env in command, "
             "env and data",
             path=path,
@@ -340,7 +341,7 @@ class Resolver:
     def _variable(self, name: str, args: tuple[Any, ...], written: tuple[str, ...], path: Path) -> str:
         if not 1 <= len(args) <= 2 or not isinstance(args[0], str) or not re.match(r"[A-Za-z_]\w*\Z", args[0]):
             raise Fault(
-                f"{place(path)}: {name} needs the name of an environment variable",
+                f"{shown(path)}: {name} needs the name of an environment variable",
                 hint=f"write ${{{name}:NAME}} or ${{{name}:NAME,default}}",
                 path=path,
             )
@@ -354,7 +355,7 @@ class Resolver:
     def _refuse_late(self, value: Any, path: Path) -> None:
         if any(_LATE_TEXT.search(text) for text in strings(value)):
             raise Fault(
-                f"{place(path)}: a late value is known only when a trial starts: nothing can be computed from it",
+                f"{shown(path)}: a late value is known only when a trial starts: nothing can be computed from it",
                 hint="use it as text, by itself or within a string",
                 path=path,
             )
@@ -399,10 +400,10 @@ def overlaid(tree: Mapping[Any, Any], values: Mapping[Path, Any]) -> dict[Any, A
         for index, name in enumerate(path[:-1]):
             inner = here.get(name)
             if inner is not None and not isinstance(inner, dict):
-                above = place(path[: index + 1])
+                above = shown(path[: index + 1])
                 what = f"a reference ({inner})" if isinstance(inner, str) and "${" in inner else "no map"
                 raise Fault(
-                    f"{place(path)} cannot be swept: {above} is {what}",
+                    f"{shown(path)} cannot be swept: {above} is {what}",
                     hint="sweep a key that lies in a map of its own",
                     path=path,
                 )

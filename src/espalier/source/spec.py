@@ -30,9 +30,8 @@ from espalier.core.model import (
 )
 from espalier.source.compose import Composed
 from espalier.source.files import Files
-from espalier.source.guard import Path
 from espalier.source.resolve import Fault, Outcome, Resolver, late, overlaid, strings
-from espalier.source.schema import INT_MAX, INT_MIN, JOB, check, check_keys, shown
+from espalier.source.schema import INT_MAX, INT_MIN, JOB, Path, check, check_keys, shown
 from espalier.source.space import check_size, flat_values, grid, parse_values
 
 VALUES_MAX = 1_000_000  # parameter values of all points together
@@ -129,7 +128,7 @@ class _Reader:
         if self.errors:
             return None
         found: tuple[Point, ...] = ()
-        with self.noting(("job", "sweep", "params")):
+        with self.noting(_path("sweep" if points else "params")):
             found = self._points(spec, points)
         for top in ("command", "code", "pass_params", "secrets", "grace_s", "sweep", "backend"):
             self._trace(top, _path(top))

@@ -301,9 +301,15 @@ def test_policy_and_parallel_of_the_last_commit_stand_with_the_version() -> None
 
 
 def test_a_job_that_fails_with_attempts_left_can_be_retried() -> None:
-    base = after(Created(a_record(policy=Policy(retries=1))), seen("failed"), seen("lost", TWO))
+    sent = Submitted(NAME, 1, {ONE: (1, "h1"), TWO: (1, "h2")})
+    base = after(Created(a_record(policy=Policy(retries=1))), sent, seen("failed"), seen("lost", TWO))
     assert base.heads[NAME].retryable == 2
     assert base.heads[NAME].state == "failed"
+
+
+def test_a_refusal_has_no_handle_and_is_not_retried_by_policy() -> None:
+    base = after(Created(a_record(policy=Policy(retries=1))), seen("failed"))
+    assert base.heads[NAME].retryable == 0
 
 
 def test_what_succeeded_can_be_reused_under_its_strict_content_and_the_versions_scheme() -> None:

@@ -88,7 +88,7 @@ class _Runner:
         self.environs: dict[str, dict[str, str]] = {}  # by version
         self.latest: dict[str, str] | None = None
         self.extra: dict[str, dict[str, str]] = {}  # by key: what continues an MLflow run, credentials included
-        self.waiting: dict[str, str | None] = {}  # messages of queued trials, as last said
+        self.waiting: dict[str, str] = {}  # messages of queued trials, as last said
         self.follower = _Follower(root, repository)
         self.selector = selectors.DefaultSelector()
         self.machines: dict[str | None, Machine] = {}  # by what is visible of the GPUs
@@ -275,15 +275,14 @@ class _Runner:
         """Return whether there is an environment for a queued trial; take the latest that has what it needs."""
         if row.version in self.environs:
             return True
-        launch, _ = self.queue.launch(row.key)
         if self.latest is None:
-            message = "waits for a command that brings its environment"
-        else:
-            missing = missing_names(launch.spec, self.latest, launch.program)
-            if not missing:
-                self.environs[row.version] = self.latest
-                return True
-            message = f"waits for an environment that has {', '.join(missing)}"
+            return False  # who started this runner is about to say
+        launch, _ = self.queue.launch(row.key)
+        missing = missing_names(launch.spec, self.latest, launch.program)
+        if not missing:
+            self.environs[row.version] = self.latest
+            return True
+        message = f"waits for an environment that has {', '.join(missing)}"
         if self.waiting.get(row.key) != message:
             self.waiting[row.key] = message
             self.queue.say({row.key: message})
