@@ -8,7 +8,6 @@ import random
 import signal
 import subprocess
 import sys
-from collections.abc import Callable
 from contextlib import suppress
 from pathlib import Path
 
@@ -52,10 +51,13 @@ def processes(repository: Repository) -> list[tuple[int, str]]:
 
 @pytest.mark.parametrize("round_", range(ROUNDS))
 def test_nothing_runs_twice_and_nothing_is_lost(
-    round_: int, tmp_path: Path, mlflow_server: str, monkeypatch: pytest.MonkeyPatch, record_property: Callable[..., None]
+    round_: int,
+    tmp_path: Path,
+    mlflow_server: str,
+    monkeypatch: pytest.MonkeyPatch,
+    record_property: Callable[..., None],
 ) -> None:
     moments = random.Random(SEED + round_)
-    record_property("seed", SEED + round_)
     print("seed", SEED + round_)
     monkeypatch.setenv("MLFLOW_TRACKING_URI", mlflow_server)
     monkeypatch.setenv("STARTS", str(tmp_path / "starts"))

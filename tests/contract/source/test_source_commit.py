@@ -6,7 +6,6 @@ import sys
 from pathlib import Path
 
 import pytest
-from tests.contract.source.repository import CONFIG, Repo
 
 from espalier.core.content import digest
 from espalier.core.errors import InputError, UnavailableError
@@ -14,6 +13,7 @@ from espalier.core.model import Commit
 from espalier.source import git
 from espalier.source.commit import GitSource
 from espalier.source.git import Objects
+from tests.contract.source.repository import CONFIG, Repo
 
 BARE = "command: python x.py\ncode: []\n"
 
