@@ -1,6 +1,5 @@
 """Names that are safe as ref, path, label and argument, and the keys made of them. Never looks a name up."""
 
-import hashlib
 import re
 from dataclasses import dataclass
 
@@ -86,7 +85,7 @@ def trial_name(job: str, line: str | None, version: int, trial: str) -> str:
 
 def shard(job: str) -> str:
     """Return ``<hh>``, the folder of the ledger that holds ``job``."""
-    return hashlib.sha256(job.encode()).hexdigest()[:2]
+    return _sha256(job)[:2]
 
 
 def attempt_key(ledger_id: str, job: str, line: str | None, version: int, trial: str, attempt: int) -> str:
@@ -100,4 +99,10 @@ def run_key(ledger_id: str, job: str, line: str | None, version: int, trial: str
 
 
 def _key(*parts: str) -> str:
-    return hashlib.sha256("\n".join(parts).encode()).hexdigest()[:40]
+    return _sha256("\n".join(parts))[:40]
+
+
+def _sha256(text: str) -> str:
+    import hashlib  # OpenSSL: a fifth of the start of a command that shows what is recorded
+
+    return hashlib.sha256(text.encode()).hexdigest()
