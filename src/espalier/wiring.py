@@ -1,9 +1,7 @@
 """Settings to objects: the only place that names adapters and reads the environment. Never decides."""
 
 import fcntl
-import getpass
 import os
-import socket
 import sys
 import time
 from collections.abc import Callable, Iterator, Mapping
@@ -11,7 +9,6 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
 from functools import cache
-from importlib.metadata import entry_points
 from pathlib import Path
 
 from espalier.core.errors import InputError
@@ -44,9 +41,9 @@ def _stamp(moment: datetime) -> str:
 
 def top_of(directory: Path) -> Path:
     """Return the top of the repository that holds ``directory``; raise InputError when there is none."""
-    from espalier.source.git import top
+    from espalier.source.git import find_top
 
-    return top(directory)
+    return find_top(directory)
 
 
 def open_ledger(directory: Path, project: str = "") -> Ledger:
@@ -56,19 +53,28 @@ def open_ledger(directory: Path, project: str = "") -> Ledger:
     return GitLedger(top_of(directory), project)
 
 
-def open_world(directory: Path, *, start_tracker: bool = False, start_runner: bool = False) -> World:
-    """Return the repository's world with the settings committed at HEAD.
+def open_world(
+    directory: Path,
+    *,
+    rev: str = "HEAD",
+    start_tracker: bool = False,
+    start_runner: bool = False,
+    follower: bool = True,
+) -> World:
+    """Return the repository's world with the settings committed at ``rev``.
 
     ``start_tracker`` starts what MLflow needs, in the background; ``start_runner`` lets the local
-    backend bring a dead runner back. Raises InputError where there is no repository or no config.
+    backend bring a dead runner back, ``follower`` lets the runner keep a process that follows beside
+    it. Raises InputError where there is no repository or no config.
     """
+    from espalier.source import clone
     from espalier.source.commit import GitSource
     from espalier.tracking.mlflow import MLflowTracker
 
     top = top_of(directory)
     source = GitSource(top)
-    settings = source.settings(source.resolve("HEAD"))
-    state = state_dir(top)
+    settings = source.settings(source.resolve(rev))
+    state = state_dir(top) if start_tracker or start_runner else top / STATE_DIR  # who only reads writes nothing
     uri = tracking_uri(settings, os.environ)
     tracker = MLflowTracker(uri, state, top, settings.artifacts_uri, os.environ)
     if start_tracker:
@@ -77,16 +83,16 @@ def open_world(directory: Path, *, start_tracker: bool = False, start_runner: bo
     return World(
         source=source,
         ledger=ledger,
-        backends=_backends(top, start_runner=start_runner),
+        backends=_backends(top, start_runner=start_runner, follower=follower),
         tracker=tracker,
         clock=SystemClock(),
         settings=settings,
         actor=actor(top, os.environ),
-        owner=f"{socket.gethostname()}:{os.getpid()}",
-        branch=settings.ledger_follow or next(iter(ledger.read().cursor), None) or source.branch(),
-        turn=lambda: turn(state),
+        owner=f"{os.uname().nodename}:{os.getpid()}",
+        branch=settings.ledger_follow or next(iter(ledger.read().cursor), None) or clone.branch(top),
+        turn=lambda: turn(state_dir(top)),
         present=lambda name: name in os.environ,
-        repository=source.url(),
+        repository=clone.url(top),
     )
 
 
@@ -97,11 +103,13 @@ def tracking_uri(settings: Settings, environ: Mapping[str, str]) -> str:
 
 def actor(top: Path, environ: Mapping[str, str]) -> str:
     """Return who acts: ``Name <email>`` of git, in CI the person who pushed."""
-    from espalier.source.git import identity
+    from espalier.source.clone import identity
 
     if environ.get("CI") and environ.get("GITHUB_ACTOR"):
         return environ["GITHUB_ACTOR"]
-    return identity(top) or f"{getpass.getuser()}@{socket.gethostname()}"
+    import getpass
+
+    return identity(top) or f"{getpass.getuser()}@{os.uname().nodename}"
 
 
 def state_dir(top: Path) -> Path:
@@ -130,8 +138,9 @@ def turn(state: Path) -> Iterator[None]:
 
 def load_backend(kind: str) -> Callable[..., Backend]:
     """Return the class of a third party's backend; raise InputError when none is installed under ``kind``."""
-    found = entry_points(group="espalier.backends", name=kind)
-    for entry in found:
+    from importlib.metadata import entry_points
+
+    for entry in entry_points(group="espalier.backends", name=kind):
         backend: Callable[..., Backend] = entry.load()
         return backend
     raise InputError(f"there is no backend {kind!r}", hint="use local, or install the package that brings it")
@@ -170,7 +179,7 @@ def ui_command(directory: Path, port: int) -> tuple[list[str], str]:
     return list(argv), link
 
 
-def _backends(top: Path, *, start_runner: bool) -> Callable[[str], Backend]:
+def _backends(top: Path, *, start_runner: bool, follower: bool) -> Callable[[str], Backend]:
     @cache
     def backend(kind: str) -> Backend:
         if kind != "local":
@@ -178,6 +187,8 @@ def _backends(top: Path, *, start_runner: bool) -> Callable[[str], Backend]:
         from espalier.backends.local.client import LocalBackend
 
         beside = (sys.executable, "-m", "espalier", "-C", str(top), "follow", "--beside")
-        return LocalBackend(top / STATE_DIR, top, os.environ, follower=beside, start_runner=start_runner)
+        return LocalBackend(
+            top / STATE_DIR, top, os.environ, follower=beside if follower else (), start_runner=start_runner
+        )
 
     return backend

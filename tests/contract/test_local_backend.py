@@ -451,6 +451,13 @@ def test_a_trial_has_exactly_what_is_declared(local: LocalBackend, repository: R
         assert not (order.home(local.root, handle) / "work").exists()
 
 
+def test_a_program_finds_no_repository_though_its_folder_lies_in_one(local: LocalBackend) -> None:
+    script = "import subprocess; print(subprocess.run(['git', 'rev-parse', 'HEAD'], stderr=-3).returncode)"
+    handle = send(local, a_launch(script))
+    assert ended(local, handle).state == "succeeded"
+    assert list(local.logs(handle)) == ["128"]
+
+
 def test_untracked_data_of_this_machine_is_linked_into_its_place(local: LocalBackend, repository: Repository) -> None:
     data = {"cifar": Data(uri="file:data/cifar"), "far": Data(uri="gs://bucket/eval/", version="3")}
     with pytest.raises(RejectedError, match="data 'cifar'"):

@@ -1,6 +1,7 @@
 """One command's work in a process of its own, which may be told to die: ``REPOSITORY WHAT [POINT [JOURNAL]]``.
 
-WHAT is ``apply``, ``follow``, ``cancel:TARGET`` or ``retry:TARGET``.
+WHAT is ``apply``, ``follow``, ``cancel:TARGET`` or ``retry:TARGET``. No follower runs beside it, so
+that what it does is what is tested.
 """
 
 import sys
@@ -15,7 +16,7 @@ from espalier.wiring import open_world
 
 
 def main(repository: str, what: str, point: str = "", journal: str = "") -> None:
-    whole = open_world(Path(repository), start_runner=True)
+    whole = open_world(Path(repository), start_runner=True, follower=False)
     world = kill_at(whole, parse_point(point) if point else None, Path(journal) if journal else None)
     name, _, target = what.partition(":")
     if name == "apply":

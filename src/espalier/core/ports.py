@@ -21,6 +21,7 @@ class Source(Protocol):
         self, commit: Commit, globs: Collection[str] = ()
     ) -> Declared: ...  # only jobs that match a glob, all without
     def settings(self, commit: Commit) -> Settings: ...
+    def contains(self, descendant: str, ancestor: str) -> bool: ...  # is the commit reachable from the other?
 
 
 class Ledger(Protocol):

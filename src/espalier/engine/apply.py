@@ -63,7 +63,8 @@ def plan_at(world: World, rev: str, globs: Collection[str] = ()) -> tuple[Declar
     snapshot = world.ledger.read()
     while missing := set(needed_lines(declared, snapshot.heads, globs)) - snapshot.lines.keys():
         snapshot = world.ledger.read([*snapshot.lines, *missing])
-    return declared, make_plan(declared, snapshot, globs), snapshot
+    plan = make_plan(declared, snapshot, globs)
+    return declared, replace(plan, behind=_is_behind(world, declared.commit.id, snapshot)), snapshot
 
 
 def check_saved(world: World, saved: Plan, globs: Collection[str] = ()) -> tuple[Declared, Plan, Snapshot]:
@@ -97,9 +98,13 @@ def apply_plan(world: World, declared: Declared, plan: Plan, snapshot: Snapshot,
     Raises before any intent when the plan is refused: errors in it, a mass retirement, a variable
     that is not set, a tracker where no run can be made. StaleError when a record moved meanwhile.
     """
+    world = replace(world, settings=declared.settings)  # a saved plan's commit may name other experiments
+    if plan.behind:
+        return Applied((), snapshot, started=False)
     if plan.errors and not options.skip_errors:
+        wrong = sorted({error.job or "the settings" for error in plan.errors})
         raise InputError(
-            f"{len(plan.errors)} job(s) do not compose: {', '.join(error.job for error in plan.errors[:5])}",
+            f"{len(wrong)} not composed: {', '.join(wrong[:5])}{', …' if len(wrong) > 5 else ''}",
             hint="mend them, or carry out the others: espalier apply --skip-errors",
         )
     if not options.allow_retire:
@@ -143,6 +148,12 @@ def intend(world: World, ledger_id: str, record: Record, trials: Collection[Tria
 def lease(world: World) -> Lease:
     """Return the right to launch for the next ten minutes."""
     return Lease(world.owner, 1, world.clock.after(LEASE_S))
+
+
+def _is_behind(world: World, commit: str, snapshot: Snapshot) -> bool:
+    """Return whether ``commit`` is a proper ancestor of the one that was last reconciled."""
+    at = snapshot.cursor.get(world.branch)
+    return at is not None and at != commit and world.source.contains(at, commit)
 
 
 def _loaded(world: World, snapshot: Snapshot, plan: Plan) -> Snapshot:

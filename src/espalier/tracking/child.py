@@ -99,7 +99,7 @@ class ChildStore:
 
     def _ask(self, op: str, **args: Any) -> Any:
         request = json.dumps({"op": op, "args": args}).encode() + b"\n"
-        for left in (1, 0):
+        for pause in (0.1, 0.5, None):
             connection = self._connect()
             try:
                 connection.sendall(request)
@@ -109,8 +109,9 @@ class ChildStore:
                 self._drop()
                 if op == "create":
                     raise LostAnswer(f"no answer about a new run at {self._shown}", hint="try again") from error
-                if not left or isinstance(error, TimeoutError):
+                if pause is None or isinstance(error, TimeoutError):
                     raise self._unavailable(f"the tracking service gave no answer ({error})") from error
+                time.sleep(pause)  # the socket of a killed process takes connections until the kernel has it all
         if "error" not in answer:
             return answer["ok"]
         kind = UnavailableError if answer["error"] == "unavailable" else RejectedError

@@ -165,9 +165,9 @@ def commit_url(repository: str, commit: str) -> str:
 def text(value: str) -> str:
     """Return ``value`` in one line, as Markdown that shows just these characters."""
     line = " ".join(_printable(value).split())
-    line = re.sub(r"([\\`*_\[\]<>&|~])", r"\\\1", line)
+    line = re.sub(r"([\\`*\[\]<~]|(?<![^\W_])_|_(?![^\W_])|&(?=[#\w]+;))", r"\\\1", line)
     line = re.sub(r"(?<=[A-Za-z]):(?=//)|(?<=www)\.", lambda match: "\\" + match[0], line)  # no links of its own
-    return re.sub(r"^([#+\-=!]|\d+[.)])", r"\\\1", line)
+    return re.sub(r"^(\d*)([#+\-=!>|.)])", r"\1\\\2", line)
 
 
 def code(value: str) -> str:
@@ -234,7 +234,7 @@ def _results(subject: Subject, state: State | VersionState) -> str:
 
 
 def _best(best: Best) -> str:
-    return f"{text(best.metric)} **{best.value:.6g}** (trial {code(best.trial[:8])})"
+    return f"{code(best.metric)} **{best.value:.6g}** (trial {code(best.trial[:8])})"
 
 
 def _against(version: Version, best: Best, parent: Version | None) -> str:
@@ -257,7 +257,8 @@ def _trial(subject: Subject, trial: Trial, state: State | VersionState) -> str:
     if is_child(subject):
         version = subject.version
         name = version_name(version.job, version.line, version.version)
-        lines.append(f"Trial {code(trial.id)} of {text(name)}, attempt {trial.attempt}.")
+        attempt = f", attempt {trial.attempt}" if trial.attempt > 1 else ""
+        lines.append(f"Trial {code(trial.id)} of {text(name)}{attempt}.")
     if trial.reused_from:
         lines.append(f"Taken over from {text(trial.reused_from)}: it was not run again.")
     if state in ("failed", "lost", "cancelled"):

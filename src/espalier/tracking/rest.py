@@ -25,6 +25,7 @@ from espalier.tracking.store import (
 
 CONNECT_S = 3.0
 READ_S = 20.0
+PROBE_S = 4.0  # a probe's READ_S
 QUIET_S = 10.0  # after a silent server: no other call of this process waits for it so long
 BYTES_MAX = 900_000  # MLflow's source names 1 MB for a batch
 _PAUSES_S = (0.2, 1.0)  # before repetitions
@@ -51,7 +52,6 @@ class RestStore:
         self._http = httpx.Client(
             auth=(user, password) if user and password else None,
             headers=headers,
-            timeout=httpx.Timeout(READ_S, connect=CONNECT_S),
             verify=_trust(environ) if parts.scheme == "https" else False,
             trust_env=parts.hostname not in ("localhost", "127.0.0.1", "::1"),
         )
@@ -59,7 +59,7 @@ class RestStore:
 
     def probe(self) -> None:
         self._quiet_until = 0.0
-        self._call("experiments/search", {"max_results": 1})
+        self._call("experiments/search", {"max_results": 1}, read_s=PROBE_S)
 
     def experiment(self, name: str, location: str | None) -> Experiment:
         found = self._experiment_by_name(name)
@@ -149,9 +149,17 @@ class RestStore:
         except _Missing:
             return None
 
-    def _call(self, endpoint: str, asked: Mapping[str, Any], *, method: str = "POST", again: bool = True) -> Any:
+    def _call(
+        self,
+        endpoint: str,
+        asked: Mapping[str, Any],
+        *,
+        method: str = "POST",
+        again: bool = True,
+        read_s: float = READ_S,
+    ) -> Any:
         url = self._base + _API + endpoint
-        answer = self._send(method, url, again=again, asked=asked)
+        answer = self._send(method, url, again=again, asked=asked, read_s=read_s)
         try:
             return answer.json() if answer.content else {}
         except ValueError as error:
@@ -168,6 +176,7 @@ class RestStore:
         asked: Mapping[str, Any] | None = None,
         file: Path | None = None,
         headers: Mapping[str, str] | None = None,
+        read_s: float = READ_S,
     ) -> httpx.Response:
         """Send, repeat what is safe, raise what the caller can act on."""
         if time.monotonic() < self._quiet_until:
@@ -181,6 +190,7 @@ class RestStore:
                     json=asked if method == "POST" else None,
                     content=_chunks(file) if file else None,
                     headers=dict(headers or {}),
+                    timeout=httpx.Timeout(read_s, connect=CONNECT_S),
                 )
             except httpx.ConnectTimeout as error:
                 self._quiet_until = time.monotonic() + QUIET_S
