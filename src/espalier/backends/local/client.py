@@ -19,7 +19,7 @@ from espalier.core.masking import mask
 from espalier.core.ports import Answer, Launch, Report
 from espalier.core.program import late_values, missing_names
 
-WAKE_AGAIN_S = 30.0
+WAKE_AGAIN_S = 5.0
 _CHUNK = 1 << 20
 _KEY = re.compile(r"[0-9a-f]{40}\Z")
 
