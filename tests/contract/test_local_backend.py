@@ -16,6 +16,7 @@ import pytest
 from espalier.backends.local import channel, order, supervisor
 from espalier.backends.local.client import LocalBackend, place_of, root_of
 from espalier.backends.local.process import kill_left_over
+from espalier.backends.local.queue import FILE
 from espalier.core.errors import RejectedError
 from espalier.core.model import Data, Resources
 from espalier.core.ports import Launch, Report
@@ -558,19 +559,18 @@ def test_a_follower_runs_beside_the_trials_and_once_more_after_their_end(
     repository: Repository, environ: dict[str, str], tmp_path: Path
 ) -> None:
     seen = tmp_path / "seen"
-    follower = (
-        sys.executable,
-        "-c",
-        f"import os; open({str(seen)!r}, 'a').write(os.environ['ESPALIER_FOLLOWER'] + ' ')",
-    )
+    queue = repository.path / ".espalier" / FILE
+    look = f"""import os, sqlite3
+state, = sqlite3.connect({str(queue)!r}).execute("SELECT state FROM trials").fetchone()
+open({str(seen)!r}, "a").write(os.environ["ESPALIER_FOLLOWER"] + " " + state + " ")"""
+    follower = (sys.executable, "-c", look)
     backend = LocalBackend(repository.path / ".espalier", repository.path, environ, follower)
     key = send(backend, a_launch(RUNS_ON))
     running(backend, key)
     wait_until(lambda: seen.exists() and seen.read_text())
     backend.cancel(key)
     ended(backend, key)
-    before = seen.read_text()
-    wait_until(lambda: len(seen.read_text()) > len(before))
+    wait_until(lambda: "cancelled" in seen.read_text())
     wait_until(lambda: runner_of(backend.root) is None)
 
 
