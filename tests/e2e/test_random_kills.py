@@ -55,7 +55,6 @@ def test_nothing_runs_twice_and_nothing_is_lost(
     tmp_path: Path,
     mlflow_server: str,
     monkeypatch: pytest.MonkeyPatch,
-    record_property: Callable[..., None],
 ) -> None:
     moments = random.Random(SEED + round_)
     print("seed", SEED + round_)
