@@ -176,6 +176,14 @@ _REMOTE = re.compile(r"[A-Za-z0-9_][A-Za-z0-9_.-]*\Z")
 _BRANCH = re.compile(r"(?!.*(?:\.\.|//|@\{|\.lock\Z|/\Z))[A-Za-z0-9_][A-Za-z0-9_./+@-]*\Z")
 
 
+_SHAPES: Mapping[str, str] = {
+    "texts": "write a list, such as [src]",
+    "map": "write `name: value` lines below it",
+    "node": "write `name: value` lines below it",
+    "nodes": "write `name: value` lines below it",
+}
+
+
 def check_keys(fields: Mapping[str, Field], node: Mapping[Any, Any], path: Path, report: Report) -> None:
     """Report keys that the table has none of, required ones that are missing, and those that are not there yet."""
     for name in node:
@@ -199,7 +207,7 @@ def check(about: Field, value: Any, path: Path, report: Report) -> Any:
         return about.default
     wrong = _fault(about, value)
     if wrong:
-        report(f"{shown(path)} is {_written(value)}, {wrong}", f"{about.about}", path)
+        report(f"{shown(path)} is {_written(value)}, {wrong}", _SHAPES.get(about.kind, about.about), path)
         return about.default
     if about.kind == "number":
         return float(value)
