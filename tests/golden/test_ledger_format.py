@@ -64,7 +64,8 @@ def test_a_ledger_of_format_1_is_read() -> None:
     (heads,) = [path for path in files if path.startswith("heads/")]
     read = dict(records.decode_heads(files[heads], heads))
     lines = {name: records.decode_line(files, head) for name, head in read.items()}
-    reuse = {"digits/mlp": records.decode_reuse(files[path], path) for path in [records.reuse_path("digits/mlp")]}
+    path = records.reuse_path("digits/mlp")
+    reuse = {"digits/mlp": records.decode_reuse(files[path], path)}
     snapshot = replace(EMPTY, heads=read, lines=lines, reuse=reuse, cursor={"main": "c" * 40})
     again, _ = records.encode(EMPTY, snapshot, {}, {}, "0" * 32, records.blob_hash(40))
     assert again == {path: content for path, content in files.items() if path != "FORMAT"}

@@ -21,6 +21,7 @@ from tests.property.specs import FLOATS, MAPS, METRICS, SPECS, STRINGS, historie
 
 EMPTY = Snapshot("0" * 40, "id", "project")
 SEVERAL = settings(max_examples=60, deadline=None)
+MANY = settings(max_examples=200, deadline=None)
 
 
 @SEVERAL
@@ -149,7 +150,7 @@ def is_over(record: Record) -> bool:
     return record.version.tracked and all(t.tracked and t.state in FINAL for t in record.trials)
 
 
-@SEVERAL
+@MANY
 @given(histories(), st.integers(0, 30))
 def test_law_5_folding_in_two_steps_with_a_store_between_equals_folding_in_one(events: list[Event], cut: int) -> None:
     told = accepted(events)
@@ -158,7 +159,7 @@ def test_law_5_folding_in_two_steps_with_a_store_between_equals_folding_in_one(e
     assert as_text(fold(first, told[cut:])) == as_text(one)
 
 
-@SEVERAL
+@MANY
 @given(histories())
 def test_law_5_folding_one_by_one_equals_folding_at_once(events: list[Event]) -> None:
     told = accepted(events)
