@@ -22,7 +22,7 @@ from espalier.source.schema import Path, shown
 
 LATE = ("job", "project", "commit", "version", "trial", "output_dir", "checkpoint_dir")
 ENVIRONMENT = ("espalier.env", "oc.env")
-CHAIN_MAX = 100  # references that lead to references
+CHAIN_MAX = 30  # references that lead to references; each takes some 20 frames of Python
 TEXT_MAX = 100_000  # characters of a resolved string
 
 _LATE_TEXT = re.compile(r"\$\{(?:espalier\.|oc\.env:)")
@@ -88,6 +88,7 @@ class Resolver:
         self._known: dict[Path, Outcome] = {}
         self._active: dict[Path, None] = {}
         self._frames: list[_Frame] = []
+        self._chained = 0
 
     def node(self, path: Path) -> Outcome:
         """Return the node at ``path`` resolved, whole; Fault where that cannot be."""
@@ -100,8 +101,6 @@ class Resolver:
         if path in self._active:
             chain = " → ".join(shown(step) for step in [*self._active, path])
             raise Fault(f"{shown(path)} refers to itself: {chain}", hint="break the circle", path=path)
-        if len(self._active) > CHAIN_MAX:
-            raise Fault(f"more than {CHAIN_MAX} nested references", hint="refer directly", path=path)
         self._active[path] = None
         frame = _Frame(path)
         self._frames.append(frame)
@@ -148,6 +147,20 @@ class Resolver:
             return [self.written((*path, index)) for index in range(len(raw))]
         return raw
 
+    def opened(self, path: Path) -> Any:
+        """Return, for a reference to a map, a map whose leaves are references to that map's; None for all else."""
+        raw = _get(self.tree, path)
+        if not isinstance(raw, str) or "${" not in raw or _only_reference(raw) is None:
+            return None
+        self._frames.append(_Frame(path))
+        try:
+            spot = self._through(path)
+        finally:
+            self._frames.pop()
+        if isinstance(spot, _Computed):
+            return spot.value if isinstance(spot.value, dict) else None
+        return _references(_get(self.tree, spot), spot) if isinstance(_get(self.tree, spot), dict) else None
+
     def _resolved(self, path: Path, raw: Any) -> Any:
         if isinstance(raw, dict):
             return {name: self._child((*path, name)) for name in raw}
@@ -176,6 +189,9 @@ class Resolver:
                 hint="write the text in another way",
                 path=path,
             )
+        if self._chained >= CHAIN_MAX:
+            raise Fault(f"more than {CHAIN_MAX} nested references", hint="refer directly", path=path)
+        self._chained += 1
         try:
             return self._visitor(path).visit(grammar(raw))
         except InputError:
@@ -187,6 +203,8 @@ class Resolver:
         except Exception as error:
             said = str(error).splitlines()[0] if str(error) else type(error).__name__
             raise Fault(f"{shown(path)}: {raw!r}: {said}", hint="mend the interpolation", path=path) from error
+        finally:
+            self._chained -= 1
 
     def _visitor(self, path: Path) -> "GrammarVisitor":
         return GrammarVisitor(
@@ -431,14 +449,22 @@ def _only_reference(raw: str) -> Any:
     return None
 
 
+def _references(node: Any, path: Path) -> Any:
+    """Return maps as they are, with a reference to each of their leaves; a key that no reference can name stays out."""
+    if isinstance(node, dict) and node:
+        return {name: _references(inner, (*path, name)) for name, inner in node.items()}
+    named = all(isinstance(name, str) and re.match(r"[A-Za-z_$][\w$-]*\Z", name) for name in path)
+    return "${" + ".".join(path) + "}" if named and not isinstance(node, dict) else node
+
+
 def _key(node: Any, name: str) -> Any:
-    return int(name) if isinstance(node, list) and re.match(r"-?[0-9]+\Z", name) else name
+    return int(name) if isinstance(node, list) and re.match(r"[0-9]+\Z", name) else name
 
 
 def _get(tree: Any, path: Path) -> Any:
     for name in path:
         if (isinstance(tree, dict) and name in tree) or (
-            isinstance(tree, list) and isinstance(name, int) and -len(tree) <= name < len(tree)
+            isinstance(tree, list) and isinstance(name, int) and name < len(tree)
         ):
             tree = tree[name]
         else:

@@ -522,3 +522,47 @@ def test_names_that_are_not_legal_or_differ_in_case_alone_are_errors(repo: Repo)
     declared = repo.declared()
     assert [job.name for job in declared.jobs] == ["X"]
     assert sorted(error.job for error in declared.errors) == ["a b", "open", "x", "é"]
+
+
+def test_maps_of_a_job_may_be_references_and_a_sweep_may_reach_into_them(repo: Repo) -> None:
+    config = (repo.top / "conf/config.yaml").read_text()
+    shared = """
+shared:
+  params: {a: 1, m: {b: "${..a}", c: "${job.params.lr}"}}
+  env: {X: "${job.params.lr}", Y: y}
+  data: {d: {uri: "gs://x", version: "1"}}
+"""
+    repo.commit({"conf/config.yaml": config + shared})
+    repo.job_file(
+        """
+        command: x
+        code: []
+        params: ${shared.params}
+        env: ${shared.env}
+        data: ${shared.data}
+        sweep: {params: {lr: "1,2", m.e: 5}}
+        """
+    )
+    job = repo.job()
+    assert job.spec.params == {"a": 1, "m.b": 1, "m.c": "${shared.params.m.c}"}
+    assert job.spec.env == {"X": "${shared.env.X}", "Y": "y"}
+    assert job.spec.context == {"shared.params.m.c": "${job.params.lr}", "shared.env.X": "${job.params.lr}"}
+    assert job.spec.data["d"].uri == "gs://x"
+    assert job.points[1].params == {"a": 1, "m.b": 1, "m.c": 2, "m.e": 5, "lr": 2}
+    assert job.points[1].program is not None
+    assert job.points[1].program.env == {"X": "2", "Y": "y"}
+
+
+def test_the_schema_of_a_job_file_knows_every_key() -> None:
+    import json
+
+    from espalier.source.schema import JOB, json_schema
+
+    schema = json.loads(json.dumps(json_schema()))
+    assert schema["$schema"] == "https://json-schema.org/draft/2020-12/schema"
+    there = {name for name, field in JOB.items() if not field.later}
+    assert set(schema["properties"]) == there | {"defaults"}
+    assert schema["required"] == ["command", "code"]
+    assert schema["additionalProperties"] is False
+    assert all(entry.get("description") for entry in schema["properties"].values())
+    assert schema["properties"]["grace_s"]["default"] == 30.0
