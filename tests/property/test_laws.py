@@ -5,7 +5,7 @@ from collections.abc import Iterable
 from dataclasses import replace
 
 import yaml
-from hypothesis import example, given
+from hypothesis import example, given, settings
 from hypothesis import strategies as st
 from omegaconf import OmegaConf
 
@@ -20,6 +20,7 @@ from tests.builders import a_spec
 from tests.property.specs import FLOATS, MAPS, METRICS, SPECS, STRINGS, histories, record_of
 
 EMPTY = Snapshot("0" * 40, "id", "project")
+MANY = settings(max_examples=200, deadline=None)
 
 
 @given(SPECS, SPECS)
@@ -143,6 +144,7 @@ def is_over(record: Record) -> bool:
     return record.version.tracked and all(t.tracked and t.state in FINAL for t in record.trials)
 
 
+@MANY
 @given(histories(), st.integers(0, 30))
 def test_law_5_folding_in_two_steps_with_a_store_between_equals_folding_in_one(events: list[Event], cut: int) -> None:
     told = accepted(events)
@@ -151,6 +153,7 @@ def test_law_5_folding_in_two_steps_with_a_store_between_equals_folding_in_one(e
     assert as_text(fold(first, told[cut:])) == as_text(one)
 
 
+@MANY
 @given(histories())
 def test_law_5_folding_one_by_one_equals_folding_at_once(events: list[Event]) -> None:
     told = accepted(events)
