@@ -1,9 +1,7 @@
 """Settings to objects: the only place that names adapters and reads the environment. Never decides."""
 
 import fcntl
-import getpass
 import os
-import socket
 import sys
 import time
 from collections.abc import Callable, Iterator, Mapping
@@ -11,7 +9,6 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
 from functools import cache
-from importlib.metadata import entry_points
 from pathlib import Path
 
 from espalier.core.errors import InputError
@@ -57,9 +54,14 @@ def open_ledger(directory: Path, project: str = "") -> Ledger:
 
 
 def open_world(
-    directory: Path, *, start_tracker: bool = False, start_runner: bool = False, follower: bool = True
+    directory: Path,
+    *,
+    rev: str = "HEAD",
+    start_tracker: bool = False,
+    start_runner: bool = False,
+    follower: bool = True,
 ) -> World:
-    """Return the repository's world with the settings committed at HEAD.
+    """Return the repository's world with the settings committed at ``rev``.
 
     ``start_tracker`` starts what MLflow needs, in the background; ``start_runner`` lets the local
     backend bring a dead runner back, ``follower`` lets the runner keep a process that follows beside
@@ -71,8 +73,8 @@ def open_world(
 
     top = top_of(directory)
     source = GitSource(top)
-    settings = source.settings(source.resolve("HEAD"))
-    state = state_dir(top)
+    settings = source.settings(source.resolve(rev))
+    state = state_dir(top) if start_tracker or start_runner else top / STATE_DIR  # who only reads writes nothing
     uri = tracking_uri(settings, os.environ)
     tracker = MLflowTracker(uri, state, top, settings.artifacts_uri, os.environ)
     if start_tracker:
@@ -86,9 +88,9 @@ def open_world(
         clock=SystemClock(),
         settings=settings,
         actor=actor(top, os.environ),
-        owner=f"{socket.gethostname()}:{os.getpid()}",
+        owner=f"{os.uname().nodename}:{os.getpid()}",
         branch=settings.ledger_follow or next(iter(ledger.read().cursor), None) or clone.branch(top),
-        turn=lambda: turn(state),
+        turn=lambda: turn(state_dir(top)),
         present=lambda name: name in os.environ,
         repository=clone.url(top),
     )
@@ -105,7 +107,9 @@ def actor(top: Path, environ: Mapping[str, str]) -> str:
 
     if environ.get("CI") and environ.get("GITHUB_ACTOR"):
         return environ["GITHUB_ACTOR"]
-    return identity(top) or f"{getpass.getuser()}@{socket.gethostname()}"
+    import getpass
+
+    return identity(top) or f"{getpass.getuser()}@{os.uname().nodename}"
 
 
 def state_dir(top: Path) -> Path:
@@ -134,8 +138,9 @@ def turn(state: Path) -> Iterator[None]:
 
 def load_backend(kind: str) -> Callable[..., Backend]:
     """Return the class of a third party's backend; raise InputError when none is installed under ``kind``."""
-    found = entry_points(group="espalier.backends", name=kind)
-    for entry in found:
+    from importlib.metadata import entry_points
+
+    for entry in entry_points(group="espalier.backends", name=kind):
         backend: Callable[..., Backend] = entry.load()
         return backend
     raise InputError(f"there is no backend {kind!r}", hint="use local, or install the package that brings it")

@@ -1,13 +1,12 @@
 """What a person named, found in the ledger. Never changes anything and never asks a backend."""
 
-import difflib
 from collections.abc import Iterable, Mapping
 
 from espalier.core.errors import InputError
-from espalier.core.events import Record, Snapshot
 from espalier.core.model import Version
 from espalier.core.names import line_name, parse_target
 from espalier.core.ports import Ledger
+from espalier.core.record import Record, Snapshot
 
 
 def lines_of(heads: Mapping[str, Version], job: str) -> tuple[str, ...]:
@@ -20,6 +19,8 @@ def lines_of(heads: Mapping[str, Version], job: str) -> tuple[str, ...]:
     else:
         found = tuple(name for name, head in heads.items() if head.job == job)
     if not found:
+        import difflib  # 1 ms of start-up that only a mistyped name needs
+
         near = difflib.get_close_matches(job, heads, n=1)
         raise InputError(f"{job} has no version", hint=f"{near[0]}?" if near else "see what there is: espalier status")
     return found

@@ -1,7 +1,6 @@
 """Words to arguments, by argparse; bad usage is an InputError like any other. Never runs a command."""
 
 import argparse
-import difflib
 import sys
 from collections.abc import Callable, Sequence
 from pathlib import Path
@@ -16,6 +15,8 @@ class Parser(argparse.ArgumentParser):
     def error(self, message: str) -> NoReturn:
         near = ""
         if message.startswith("unrecognized arguments: "):
+            import difflib  # 1 ms of start-up that only bad usage needs
+
             word = message.removeprefix("unrecognized arguments: ").split()[0]
             known = [option for action in self._actions for option in action.option_strings]
             found = difflib.get_close_matches(word.split("=")[0], known, n=1)

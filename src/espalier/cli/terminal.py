@@ -41,7 +41,8 @@ class Terminal:
         if len(lines) > height:
             lines = [f"… {len(lines) - height + 1} lines above", *lines[-(height - 1) :]]
         up = f"\033[{self._drawn}A\r" if self._drawn else ""
-        self._write(f"{up}\033[J" + "".join(f"{line}\033[K\n" for line in lines))
+        # no wrapping while drawing: a line that is too long would move what is counted
+        self._write(f"{up}\033[J\033[?7l" + "".join(f"{line}\n" for line in lines) + "\033[?7h")
         self._drawn = len(lines)
 
     def clear(self) -> None:

@@ -9,9 +9,9 @@ from espalier.cli.views.progress import progress_changes, progress_table, unsucc
 from espalier.cli.views.record import name_of
 from espalier.cli.views.value import count, printable
 from espalier.cli.views.version import touched_json, touched_text
-from espalier.core.events import Record
 from espalier.core.names import line_name
 from espalier.core.ports import World
+from espalier.core.record import Record
 from espalier.engine import follow
 from espalier.engine.follow import Followed
 

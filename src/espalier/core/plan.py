@@ -116,13 +116,13 @@ def summary(actions: Iterable[Action]) -> dict[Kind, int]:
 
 
 def guard_retirement(plan: Plan, heads: Mapping[str, Version]) -> None:
-    """Raise RejectedError when ``plan`` retires all lines, or more than a fifth of at least five."""
+    """Raise RejectedError when ``plan`` retires all there is, or more than a fifth of at least five lines."""
     lines = [head for head in heads.values() if head.line is None and not head.retired]
     going = [action for action in plan.actions if action.action == "retire"]
     if not going:
         return
-    every = len(going) == len(lines)
-    if every or (len(lines) >= RETIRE_FROM and len(going) * RETIRE_SHARE > len(lines)):
+    vanished = len(going) == len(lines) == len(plan.actions) and not plan.errors
+    if vanished or (len(lines) >= RETIRE_FROM and len(going) * RETIRE_SHARE > len(lines)):
         raise RejectedError(
             f"this would retire {len(going)} of {len(lines)} jobs ({', '.join(a.job for a in going[:3])}, …)"
             if len(going) > 3

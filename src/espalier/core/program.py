@@ -6,6 +6,7 @@ written, because they differ from trial to trial or from machine to machine; her
 
 import hashlib
 import json
+import posixpath
 import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
@@ -215,6 +216,8 @@ def variables(
     else:
         kept.pop("PYTHONPATH", None)
     kept["PWD"] = seat.work_dir
+    # The folder may lie inside the repository: what git says there would be of the working tree, not of the commit.
+    kept["GIT_CEILING_DIRECTORIES"] = posixpath.dirname(seat.work_dir)
     kept.setdefault("PYTHONUNBUFFERED", "1")  # the log shows what the program prints when it prints it
     if seat.gpus is not None:
         kept["CUDA_VISIBLE_DEVICES"] = ",".join(seat.gpus)

@@ -280,7 +280,7 @@ def _map_lines(value: Mapping[str, Json], indent: str) -> Iterator[str]:
             yield head
             yield from _list_lines(inner, indent)
         else:
-            yield f"{head} {_scalar(inner)}"
+            yield f"{head} {yaml_scalar(inner)}"
 
 
 def _list_lines(value: list[Json], indent: str) -> Iterator[str]:
@@ -292,10 +292,11 @@ def _list_lines(value: list[Json], indent: str) -> Iterator[str]:
             yield f"{indent}- {first[len(below) :]}"
             yield from lines
         else:
-            yield f"{indent}- {_scalar(inner)}"
+            yield f"{indent}- {yaml_scalar(inner)}"
 
 
-def _scalar(value: Json) -> str:
+def yaml_scalar(value: Json) -> str:
+    """Return ``value``, no list or map but an empty one, as YAML on one line."""
     if value is None:
         return "null"
     if isinstance(value, bool):

@@ -98,11 +98,13 @@ def apply_plan(world: World, declared: Declared, plan: Plan, snapshot: Snapshot,
     Raises before any intent when the plan is refused: errors in it, a mass retirement, a variable
     that is not set, a tracker where no run can be made. StaleError when a record moved meanwhile.
     """
+    world = replace(world, settings=declared.settings)  # a saved plan's commit may name other experiments
     if plan.behind:
         return Applied((), snapshot, started=False)
     if plan.errors and not options.skip_errors:
+        wrong = sorted({error.job or "the settings" for error in plan.errors})
         raise InputError(
-            f"{len(plan.errors)} job(s) do not compose: {', '.join(error.job for error in plan.errors[:5])}",
+            f"{len(wrong)} not composed: {', '.join(wrong[:5])}{', …' if len(wrong) > 5 else ''}",
             hint="mend them, or carry out the others: espalier apply --skip-errors",
         )
     if not options.allow_retire:

@@ -31,7 +31,8 @@ from omegaconf.errors import OmegaConfBaseException
 
 from espalier.core.errors import EspalierError, InputError
 from espalier.source.git import Objects
-from espalier.source.guard import BYTES_MAX, Document, Path, load
+from espalier.source.guard import BYTES_MAX, Document, load
+from espalier.source.schema import Path
 
 VERSION_BASE = "1.3"
 _PURE_RESOLVERS = ("oc.create", "oc.decode", "oc.dict.keys", "oc.dict.values", "oc.select")
@@ -60,7 +61,9 @@ class Composed:
         while path:
             for part in reversed(self.parts):
                 depth = len(part.package)
-                if path[:depth] != part.package or len(path) == depth:
+                if path == part.package:
+                    return part.document.file, 1
+                if path[:depth] != part.package:
                     continue
                 value = _at(part.document.body, path[depth:])
                 if value is not _NOTHING and value != "???":
@@ -75,7 +78,6 @@ class Composer:
     def __init__(self, objects: Objects, config_dir: str, config_name: str) -> None:
         self._config_name = config_name
         self._repository = _GitRepository(objects, config_dir, config_name)
-        self._nodes: dict[tuple[str, str], DictConfig] = {}
 
     def compose(self, job: str | None) -> Composed:
         """Return the config with ``job=<job>``, without a job for None; InputError where Hydra refuses too."""
@@ -87,7 +89,7 @@ class Composer:
         except EspalierError:
             raise
         except Exception as error:
-            raise self._translated(error) from error
+            raise self._translated(error, job) from error
 
     def _defaults(self, job: str | None) -> list[ResultDefault]:
         chosen = [] if job is None else [Override(OverrideType.CHANGE, "job", ValueType.ELEMENT, job)]
@@ -118,46 +120,22 @@ class Composer:
         return Part(document, keys)
 
     def _merge(self, parts: list[Part]) -> dict[Any, Any]:
-        whole = OmegaConf.create()
-        for part in parts:
-            try:
-                whole.merge_with(self._node(part))
-            except (OmegaConfBaseException, TypeError, ValueError) as error:
-                key = str(getattr(error, "full_key", "") or "")
-                path = tuple(split_key(key))[len(part.package) :] if key else ()
-                raise InputError(
-                    f"cannot be merged{f' at {key}' if key else ''}: {_first_line(error)}",
-                    hint="give both the same shape, or remove one",
-                    file=part.document.file,
-                    line=part.document.line(path),
-                ) from error
-        config = OmegaConf.to_container(whole, resolve=False)
-        if not isinstance(config, dict):  # pragma: no cover - it began as one
-            raise TypeError(type(config).__name__)
-        config.pop("hydra", None)
-        return config
+        """Return the parts merged: by the plain rule where it is exact, else by OmegaConf itself."""
+        whole: dict[Any, Any] = {}
+        try:
+            for part in parts:
+                whole = _plain_merge(whole, _embedded(part))
+        except _NotPlain:
+            whole = merge_exactly(parts)
+        whole.pop("hydra", None)
+        return whole
 
-    def _node(self, part: Part) -> DictConfig:
-        """Return the document's body below its package; merging copies it, so one serves all jobs."""
-        key = part.document.file, "\0".join(map(str, part.package))
-        if key not in self._nodes:
-            body = part.document.body
-            if not part.package:
-                if not isinstance(body, dict):
-                    raise TypeError("a list cannot be merged into a map")
-                body = {name: value for name, value in body.items() if name != "hydra"}
-            for name in reversed(part.package):
-                body = {name: body}
-            self._nodes[key] = OmegaConf.create(body)
-        return self._nodes[key]
-
-    def _translated(self, error: Exception) -> InputError:
+    def _translated(self, error: Exception, job: str | None) -> InputError:
         """Return what a failure of Hydra means, with the place that it names."""
         text = re.split(r"\n*(?:Config )?[Ss]earch path:", str(error))[0].strip()
         if not text and error.__cause__:
             text = str(error.__cause__)
         named = _IN.match(text)
-        document = self._repository.document(named[1]) if named else self._repository.last
         said = named[2].strip() if named else text or type(error).__name__
         hint, words = "mend the defaults list", ""
         if isinstance(error, MissingConfigException):
@@ -168,12 +146,17 @@ class Composer:
             near = difflib.get_close_matches(words, options, 1)
             hint = f"use {near[0]}" if near else f"there is: {', '.join(options)}" if options else "add the file"
         elif said.startswith("Could not override 'job'"):
-            document, words = self._repository.document(self._config_name), ""
             said, hint = "the primary config does not include jobs", "add `- job: ???` to its defaults"
+            named = None
         elif found := re.search(r"Could not override '([^']+)'", said):
-            words = re.split(r"[/@]", found[1])[-1]
-            hint = "override what the defaults list includes; look for the whole name with its package"
+            words = re.split(r"[/@]", found[1])[0]
+            there = re.search(r"Did you mean to override (?:one of )?(.+?)\??$", said, re.MULTILINE)
+            said = f"nothing in the defaults list is {found[1]}, to be overridden"
+            hint = f"there is: {there[1]}" if there else "override what a defaults list includes, or drop `override`"
+            if there and "@job." in found[1] and "@" not in there[1]:
+                hint += f" (in a job: `override /{words}@_global_.{there[1].replace('/', '.')}: …`)"
         elif found := re.search(r"You must specify '([^']+)'", said):
+            words = re.split(r"[/@]", found[1])[0]
             options = [line.strip() for line in said.splitlines()[1:] if line.startswith("\t")]
             said = f"no option of {found[1]} is chosen"
             hint = f"say `override /{found[1]}: …`" + (f", one of {', '.join(options)}" if options else "")
@@ -181,16 +164,24 @@ class Composer:
             words = re.split(r"[/@]", found[1])[0]
             hint = "choose it once, with `override` wherever it is chosen again"
         elif "Duplicate _self_" in said:
-            hint = "keep one _self_"
+            words, hint = "_self_", "keep one _self_"
         elif isinstance(error, RecursionError):
             said, hint = "the defaults lists include each other without end", "break the circle"
-        said = " ".join(said.split())
-        return InputError(
-            said,
-            hint=hint,
-            file=document.file if document else "",
-            line=document.default_line(words) if document else None,
-        )
+        file, line = self._place(words, named[1] if named else None, job)
+        return InputError(" ".join(said.split()), hint=hint, file=file, line=line)
+
+    def _place(self, words: str, named: str | None, job: str | None) -> tuple[str, int | None]:
+        """Return where a defaults list says ``words``: in the config that Hydra named, else in the likely ones."""
+        likely = [self._repository.document(named)] if named else []
+        if not named:
+            likely += [self._repository.document(f"job/{job}")] if job else []
+            likely += [self._repository.last, self._repository.document(self._config_name)]
+        documents = [document for document in likely if document]
+        for document in documents:
+            line = document.default_line(words)
+            if line:
+                return document.file, line
+        return (documents[0].file, documents[0].line(("defaults",)) or 1) if documents else ("", None)
 
 
 class GitConfigSource(ConfigSource):
@@ -212,7 +203,7 @@ class GitConfigSource(ConfigSource):
         return self.objects.kind(self._within(config_path)) == "tree"
 
     def is_config(self, config_path: str) -> bool:
-        return self.objects.kind(self._within(self._normalize_file_name(config_path))) == "blob"
+        return self.objects.kind(self._within(_file(config_path))) == "blob"
 
     def list(self, config_path: str, results_filter: ObjectType | None) -> list[str]:
         found: list[str] = []
@@ -224,7 +215,7 @@ class GitConfigSource(ConfigSource):
         raise ConfigLoadError(config_path)
 
     def document(self, config_path: str) -> Document:
-        path = self._within(self._normalize_file_name(config_path))
+        path = self._within(_file(config_path))
         file = self.objects.real(path) or path
         content = self.objects.read(path, BYTES_MAX)
         if content is None:  # pragma: no cover - is_config was asked first
@@ -323,8 +314,8 @@ def _hydra() -> Iterator[None]:
         base = hydra.version.VersionBase.instance()
         before = base.version_base, hydra.version._get_version, defaults_list._create_interpolation_map
         known = BaseContainer._resolvers
-        base.version_base = hydra.version._get_version(VERSION_BASE)
-        hydra.version._get_version = functools.lru_cache(before[1])
+        base.version_base = before[1](VERSION_BASE)
+        hydra.version._get_version = _cached(before[1])
         defaults_list._create_interpolation_map = functools.partial(_interpolation_map, before[2])
         BaseContainer._resolvers = {name: known[name] for name in _PURE_RESOLVERS if name in known}
         try:
@@ -334,6 +325,11 @@ def _hydra() -> Iterator[None]:
             BaseContainer._resolvers = known
             if missing:
                 Singleton._instances.pop(hydra.version.VersionBase, None)
+
+
+@functools.lru_cache(maxsize=2)
+def _cached(function: Any) -> Any:
+    return functools.lru_cache(function)
 
 
 def _interpolation_map(whole: Any, overrides: Any, defaults: Any, self_added: bool) -> Any:
@@ -363,6 +359,90 @@ def _at(tree: Any, path: Path) -> Any:
         else:
             return _NOTHING
     return tree
+
+
+def merge_exactly(parts: list[Part]) -> dict[Any, Any]:
+    """Return the parts merged by OmegaConf; InputError with the place of what cannot be merged."""
+    whole = OmegaConf.create()
+    for part in parts:
+        node = OmegaConf.create(copy.deepcopy(_embedded(part, or_list=True)))
+        try:
+            whole.merge_with(node)
+        except (OmegaConfBaseException, TypeError, ValueError) as error:
+            conflict = _conflict(OmegaConf.to_container(whole, resolve=False), node) or ()
+            key = ".".join(str(name) for name in conflict)
+            raise InputError(
+                f"{key or part.document.file} cannot be merged: {_first_line(error)}",
+                hint="a map and a list do not merge: give both the same shape",
+                file=part.document.file,
+                line=part.document.line(conflict[len(part.package) :]) or 1,
+            ) from error
+    merged = OmegaConf.to_container(whole, resolve=False)
+    if not isinstance(merged, dict):  # pragma: no cover - it began as one
+        raise TypeError(type(merged).__name__)
+    return merged
+
+
+class _NotPlain(Exception):
+    """The plain rule is not exact here."""
+
+
+def _embedded(part: Part, *, or_list: bool = False) -> Any:
+    """Return the document's body below its package, without Hydra's own node."""
+    body = part.document.body
+    if not part.package and isinstance(body, dict) and "hydra" in body:
+        body = {name: value for name, value in body.items() if name != "hydra"}
+    for name in reversed(part.package):
+        body = {name: body}
+    if not isinstance(body, dict) and not or_list:
+        raise _NotPlain
+    return body
+
+
+def _plain_merge(old: dict[Any, Any], new: dict[Any, Any]) -> dict[Any, Any]:
+    """Return what OmegaConf's merge of untyped nodes gives, sharing what does not change.
+
+    Where OmegaConf would follow a reference, or refuse, _NotPlain is raised.
+    """
+    merged = dict(old)
+    for name, value in new.items():
+        before = merged.get(name)
+        if name not in merged:
+            merged[name] = value
+            continue
+        reference = isinstance(before, str) and "${" in before
+        if value == "???" and isinstance(value, str):
+            if reference:
+                raise _NotPlain
+        elif isinstance(value, dict):
+            if isinstance(before, list) or reference:
+                raise _NotPlain
+            merged[name] = _plain_merge(before, value) if isinstance(before, dict) else value
+        elif isinstance(value, list) and (isinstance(before, dict) or reference):
+            raise _NotPlain
+        else:
+            merged[name] = value
+    return merged
+
+
+def _conflict(old: Any, new: Any, path: Path = ()) -> Path | None:
+    """Return the first path at which a map meets a list."""
+    if isinstance(new, DictConfig):
+        new = OmegaConf.to_container(new, resolve=False)
+    if isinstance(old, dict) and isinstance(new, dict):
+        for name in new:
+            found = _conflict(old[name], new[name], (*path, name)) if name in old else None
+            if found:
+                return found
+        return None
+    return (
+        path if isinstance(old, dict | list) and isinstance(new, dict | list) and type(old) is not type(new) else None
+    )
+
+
+def _file(config_path: str) -> str:
+    """Return the file of a config, as Hydra does from version base 1.2 on."""
+    return config_path if config_path.endswith(".yaml") else f"{config_path}.yaml"
 
 
 def _first_line(error: Exception) -> str:

@@ -16,6 +16,7 @@ from omegaconf.grammar.gen.OmegaConfGrammarParser import OmegaConfGrammarParser
 from omegaconf.grammar_parser import SIMPLE_INTERPOLATION_PATTERN, parse
 
 from espalier.core.errors import InputError
+from espalier.source.schema import Path, shown
 
 BYTES_MAX = 256 * 1024
 DEPTH_MAX = 60  # a composed Python recursion stays far from its limit
@@ -28,10 +29,7 @@ _INT = "tag:yaml.org,2002:int"
 _MERGE = "tag:yaml.org,2002:merge"
 _STR = "tag:yaml.org,2002:str"
 _PURE = re.compile(r"\t|\ufeff|(?:^|[\s\[{,:-])!|^%", re.MULTILINE)  # where libyaml and PyYAML differ
-_RESOLVER = re.compile(r"\$\{[^{}$]*:")
 _ACYCLIC = "write the value out"
-
-Path = tuple[Any, ...]
 
 
 @dataclass(frozen=True)
@@ -62,11 +60,12 @@ class Document:
         return None
 
     def default_line(self, words: str) -> int | None:
-        """Return the line of the first entry of the defaults list that mentions ``words``."""
+        """Return the line of the first entry of the defaults list that has ``words``, None without one."""
+        whole = re.compile(rf"(?<![\w-]){re.escape(words)}(?![\w-])")
         for index, entry in enumerate(self.defaults):
-            if words and words in str(entry):
+            if words and whole.search(str(entry)):
                 return self.line(("defaults", index))
-        return self.line(("defaults",))
+        return None
 
 
 def load(content: bytes, file: str) -> Document:
@@ -122,11 +121,6 @@ def grammar(text: str) -> Any:
     if len(text) > TEXT_MAX:
         raise GrammarParseError(f"longer than {TEXT_MAX} characters")
     return parse(text)
-
-
-def place(path: Path) -> str:
-    """Return how a path is written: ``params.hidden``, ``command.0``."""
-    return ".".join(str(part) for part in path)
 
 
 def _calls(ctx: Any) -> bool:
@@ -269,7 +263,7 @@ def _check_strings(document: Document) -> None:
                 if key is None or isinstance(key, tuple | bytes):
                     raise InputError(
                         "a key that is null or no plain value", hint="quote the key", file=document.file,
-                        line=document.line(path),
+                        line=document.line(path) or 1,
                     )  # fmt: skip
                 walk(inner, (*path, key))
         elif isinstance(value, list):
@@ -280,7 +274,7 @@ def _check_strings(document: Document) -> None:
                 grammar(value)
             except (GrammarParseError, RecursionError) as error:
                 raise InputError(
-                    f"{place(path)}: {value!r} is no valid interpolation ({str(error).splitlines()[0]})",
+                    f"{shown(path)}: {value!r} is no valid interpolation ({str(error).splitlines()[0]})",
                     hint="write ${a.b}; a literal ${ is written \\${",
                     file=document.file,
                     line=document.line(path),
@@ -290,13 +284,25 @@ def _check_strings(document: Document) -> None:
     for index, entry in enumerate(document.defaults):
         walk(entry, ("defaults", index))
         text = str(entry)
-        if "${" in text and _RESOLVER.search(text):
+        if any("${" in part and resolvers(part) for part in _texts(entry)):
             raise InputError(
                 f"a resolver in the defaults list: {text}",
                 hint="name the option, or refer to another entry as ${group}",
                 file=document.file,
                 line=document.line(("defaults", index)),
             )
+
+
+def _texts(value: Any) -> Iterator[str]:
+    if isinstance(value, str):
+        yield value
+    elif isinstance(value, dict):
+        for key, inner in value.items():
+            yield from _texts(key)
+            yield from _texts(inner)
+    elif isinstance(value, list):
+        for inner in value:
+            yield from _texts(inner)
 
 
 def _mark(node: yaml.Node, path: Path, found: dict[Path, int], depth: int) -> None:

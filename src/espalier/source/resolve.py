@@ -17,11 +17,12 @@ from omegaconf.grammar_parser import parse
 from omegaconf.grammar_visitor import GrammarVisitor
 
 from espalier.core.errors import InputError
-from espalier.source.guard import NODES_MAX, Path, grammar, place
+from espalier.source.guard import NODES_MAX, grammar
+from espalier.source.schema import Path, shown
 
 LATE = ("job", "project", "commit", "version", "trial", "output_dir", "checkpoint_dir")
 ENVIRONMENT = ("espalier.env", "oc.env")
-CHAIN_MAX = 100  # references that lead to references
+CHAIN_MAX = 30  # references that lead to references; each takes some 20 frames of Python
 TEXT_MAX = 100_000  # characters of a resolved string
 
 _LATE_TEXT = re.compile(r"\$\{(?:espalier\.|oc\.env:)")
@@ -87,6 +88,7 @@ class Resolver:
         self._known: dict[Path, Outcome] = {}
         self._active: dict[Path, None] = {}
         self._frames: list[_Frame] = []
+        self._chained = 0
 
     def node(self, path: Path) -> Outcome:
         """Return the node at ``path`` resolved, whole; Fault where that cannot be."""
@@ -97,10 +99,8 @@ class Resolver:
             if before and not before.swept:
                 return before
         if path in self._active:
-            chain = " → ".join(place(step) for step in [*self._active, path])
-            raise Fault(f"{place(path)} refers to itself: {chain}", hint="break the circle", path=path)
-        if len(self._active) > CHAIN_MAX:
-            raise Fault(f"more than {CHAIN_MAX} nested references", hint="refer directly", path=path)
+            chain = " → ".join(shown(step) for step in [*self._active, path])
+            raise Fault(f"{shown(path)} refers to itself: {chain}", hint="break the circle", path=path)
         self._active[path] = None
         frame = _Frame(path)
         self._frames.append(frame)
@@ -111,7 +111,7 @@ class Resolver:
             self._frames.pop()
             del self._active[path]
         if frame.size > NODES_MAX or (isinstance(value, str) and len(value) > TEXT_MAX):
-            raise Fault(f"{place(path)} grows without measure by its references", hint="refer to less", path=path)
+            raise Fault(f"{shown(path)} grows without measure by its references", hint="refer to less", path=path)
         outcome = Outcome(
             value, frame.swept, frozenset(frame.through), frozenset(frame.variables), frozenset(frame.data), frame.size
         )
@@ -147,6 +147,20 @@ class Resolver:
             return [self.written((*path, index)) for index in range(len(raw))]
         return raw
 
+    def opened(self, path: Path) -> Any:
+        """Return, for a reference to a map, a map whose leaves are references to that map's; None for all else."""
+        raw = _get(self.tree, path)
+        if not isinstance(raw, str) or "${" not in raw or _only_reference(raw) is None:
+            return None
+        self._frames.append(_Frame(path))
+        try:
+            spot = self._through(path)
+        finally:
+            self._frames.pop()
+        if isinstance(spot, _Computed):
+            return spot.value if isinstance(spot.value, dict) else None
+        return _references(_get(self.tree, spot), spot) if isinstance(_get(self.tree, spot), dict) else None
+
     def _resolved(self, path: Path, raw: Any) -> Any:
         if isinstance(raw, dict):
             return {name: self._child((*path, name)) for name in raw}
@@ -154,11 +168,11 @@ class Resolver:
             return [self._child((*path, index)) for index in range(len(raw))]
         if isinstance(raw, str):
             if raw == "???":
-                raise Fault(f"{place(path)} is ???, a value that must be given", hint="give it a value", path=path)
+                raise Fault(f"{shown(path)} is ???, a value that must be given", hint="give it a value", path=path)
             if "${" in raw:
                 return self._text(raw, path)
         if raw is _NOT_FOUND:
-            raise Fault(f"there is no {place(path)}", hint="mend the reference", path=path)
+            raise Fault(f"there is no {shown(path)}", hint="mend the reference", path=path)
         return raw
 
     def _child(self, path: Path) -> Any:
@@ -171,21 +185,26 @@ class Resolver:
     def _text(self, raw: str, path: Path) -> Any:
         if re.search(r"\\\$\{(?:espalier\.|oc\.env:)", raw):
             raise Fault(
-                f"{place(path)}: an escaped late value cannot be told from a late value",
+                f"{shown(path)}: an escaped late value cannot be told from a late value",
                 hint="write the text in another way",
                 path=path,
             )
+        if self._chained >= CHAIN_MAX:
+            raise Fault(f"more than {CHAIN_MAX} nested references", hint="refer directly", path=path)
+        self._chained += 1
         try:
             return self._visitor(path).visit(grammar(raw))
         except InputError:
             raise
         except GrammarParseError as error:
-            raise Fault(f"{place(path)}: {raw!r} is no valid interpolation", hint=str(error), path=path) from error
+            raise Fault(f"{shown(path)}: {raw!r} is no valid interpolation", hint=str(error), path=path) from error
         except RecursionError as error:
-            raise Fault(f"{place(path)} is nested too deeply", hint="flatten it", path=path) from error
+            raise Fault(f"{shown(path)} is nested too deeply", hint="flatten it", path=path) from error
         except Exception as error:
             said = str(error).splitlines()[0] if str(error) else type(error).__name__
-            raise Fault(f"{place(path)}: {raw!r}: {said}", hint="mend the interpolation", path=path) from error
+            raise Fault(f"{shown(path)}: {raw!r}: {said}", hint="mend the interpolation", path=path) from error
+        finally:
+            self._chained -= 1
 
     def _visitor(self, path: Path) -> "GrammarVisitor":
         return GrammarVisitor(
@@ -203,7 +222,7 @@ class Resolver:
         self._refuse_late(key, path)
         found = self._select(key, path)
         if found is _NOT_FOUND:
-            raise Fault(f"{place(path)}: there is no {key!r} for ${{{key}}}", hint=self._nearest(key, path), path=path)
+            raise Fault(f"{shown(path)}: there is no {key!r} for ${{{key}}}", hint=self._nearest(key, path), path=path)
         return found
 
     def _late(self, key: str, path: Path) -> str:
@@ -214,7 +233,7 @@ class Resolver:
             near = difflib.get_close_matches(name, LATE, 1)
             known = ", ".join((*LATE, "data.NAME", "env:NAME"))
             raise Fault(
-                f"{place(path)}: ${{{key}}} is no late value",
+                f"{shown(path)}: ${{{key}}} is no late value",
                 hint=f"use ${{espalier.{near[0]}}}" if near else f"there is espalier.: {known}",
                 path=path,
             )
@@ -245,7 +264,7 @@ class Resolver:
         dots = len(key) - len(key.lstrip("."))
         if dots:
             if dots > len(path):
-                raise Fault(f"{place(path)}: {key!r} leads above the top", hint="use fewer dots", path=path)
+                raise Fault(f"{shown(path)}: {key!r} leads above the top", hint="use fewer dots", path=path)
             spot = path[: len(path) - dots]
             key = key[dots:]
         for name in split_key(key) if key else ():
@@ -296,7 +315,7 @@ class Resolver:
             self._frames[-1].swept = True
 
     def _nearest(self, key: str, path: Path) -> str:
-        names = [place(known) for known in _paths(self.tree, 4)]
+        names = [".".join(map(str, known)) for known in _paths(self.tree, 4)]
         near = difflib.get_close_matches(key.lstrip("."), names, 1) or [
             name for name in names if name.rpartition(".")[2] == key.rpartition(".")[2]
         ]
@@ -318,13 +337,13 @@ class Resolver:
         if name in ("oc.dict.keys", "oc.dict.values") and len(args) == 1 and isinstance(args[0], str):
             found = self._select(args[0], path)
             if not isinstance(found, dict):
-                raise Fault(f"{place(path)}: {args[0]!r} is no map, for {name}", hint="name a map", path=path)
+                raise Fault(f"{shown(path)}: {args[0]!r} is no map, for {name}", hint="name a map", path=path)
             return list(found) if name == "oc.dict.keys" else list(found.values())
         known = "oc.select, oc.create, oc.decode, oc.dict.keys, oc.dict.values"
         if name in ("oc.select", "oc.create", "oc.decode", "oc.dict.keys", "oc.dict.values"):
-            raise Fault(f"{place(path)}: {name} cannot be called so", hint="look at OmegaConf's manual", path=path)
+            raise Fault(f"{shown(path)}: {name} cannot be called so", hint="look at OmegaConf's manual", path=path)
         raise Fault(
-            f"{place(path)}: the resolver {name!r} is refused: planning runs no code of the repository",
+            f"{shown(path)}: the resolver {name!r} is refused: planning runs no code of the repository",
             hint=f"write the value, or compute it in the program; what works: {known}, and espalier.env in command, "
             "env and data",
             path=path,
@@ -340,7 +359,7 @@ class Resolver:
     def _variable(self, name: str, args: tuple[Any, ...], written: tuple[str, ...], path: Path) -> str:
         if not 1 <= len(args) <= 2 or not isinstance(args[0], str) or not re.match(r"[A-Za-z_]\w*\Z", args[0]):
             raise Fault(
-                f"{place(path)}: {name} needs the name of an environment variable",
+                f"{shown(path)}: {name} needs the name of an environment variable",
                 hint=f"write ${{{name}:NAME}} or ${{{name}:NAME,default}}",
                 path=path,
             )
@@ -354,7 +373,7 @@ class Resolver:
     def _refuse_late(self, value: Any, path: Path) -> None:
         if any(_LATE_TEXT.search(text) for text in strings(value)):
             raise Fault(
-                f"{place(path)}: a late value is known only when a trial starts: nothing can be computed from it",
+                f"{shown(path)}: a late value is known only when a trial starts: nothing can be computed from it",
                 hint="use it as text, by itself or within a string",
                 path=path,
             )
@@ -399,10 +418,10 @@ def overlaid(tree: Mapping[Any, Any], values: Mapping[Path, Any]) -> dict[Any, A
         for index, name in enumerate(path[:-1]):
             inner = here.get(name)
             if inner is not None and not isinstance(inner, dict):
-                above = place(path[: index + 1])
+                above = shown(path[: index + 1])
                 what = f"a reference ({inner})" if isinstance(inner, str) and "${" in inner else "no map"
                 raise Fault(
-                    f"{place(path)} cannot be swept: {above} is {what}",
+                    f"{shown(path)} cannot be swept: {above} is {what}",
                     hint="sweep a key that lies in a map of its own",
                     path=path,
                 )
@@ -430,14 +449,22 @@ def _only_reference(raw: str) -> Any:
     return None
 
 
+def _references(node: Any, path: Path) -> Any:
+    """Return maps as they are, with a reference to each of their leaves; a key that no reference can name stays out."""
+    if isinstance(node, dict) and node:
+        return {name: _references(inner, (*path, name)) for name, inner in node.items()}
+    named = all(isinstance(name, str) and re.match(r"[A-Za-z_$][\w$-]*\Z", name) for name in path)
+    return "${" + ".".join(path) + "}" if named and not isinstance(node, dict) else node
+
+
 def _key(node: Any, name: str) -> Any:
-    return int(name) if isinstance(node, list) and re.match(r"-?[0-9]+\Z", name) else name
+    return int(name) if isinstance(node, list) and re.match(r"[0-9]+\Z", name) else name
 
 
 def _get(tree: Any, path: Path) -> Any:
     for name in path:
         if (isinstance(tree, dict) and name in tree) or (
-            isinstance(tree, list) and isinstance(name, int) and -len(tree) <= name < len(tree)
+            isinstance(tree, list) and isinstance(name, int) and name < len(tree)
         ):
             tree = tree[name]
         else:

@@ -221,6 +221,11 @@ def many(number: int) -> Snapshot:
     return snapshot
 
 
+def test_a_job_in_the_place_of_the_only_other_one_is_no_mass_retirement() -> None:
+    snapshot = ended(a_job("old"))
+    guard_retirement(make_plan(declared(a_job("new")), snapshot), snapshot.heads)
+
+
 @pytest.mark.parametrize(
     ("recorded_jobs", "left", "refused"),
     [(1, 0, True), (4, 0, True), (4, 2, False), (5, 4, False), (5, 3, True), (10, 8, False), (10, 7, True)],

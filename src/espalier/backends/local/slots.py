@@ -19,12 +19,13 @@ class Machine:
 
 @dataclass(frozen=True, slots=True)
 class Wish:
-    """A queued trial: what it asks for, and which version's ``parallel`` it falls under."""
+    """A queued trial: what it asks for, which version's ``parallel`` it falls under, which GPUs it may use."""
 
     key: str
     version: str
     resources: Resources
     parallel: int | None = None
+    gpus: tuple[str, ...] | None = None  # None: any
 
 
 @dataclass(frozen=True, slots=True)
@@ -50,16 +51,21 @@ class _Free:
     memory_gib: float
     gpus: list[str] = field(default_factory=list)
 
-    def has(self, want: Resources) -> bool:
+    def has(self, want: Resources, allowed: tuple[str, ...] | None = None) -> bool:
         cpus, memory_gib = self.cpus + _ROUNDING, self.memory_gib + _ROUNDING
-        return want.cpus <= cpus and (want.memory_gib or 0) <= memory_gib and want.gpus <= len(self.gpus)
+        gpus = self._usable(allowed)
+        return want.cpus <= cpus and (want.memory_gib or 0) <= memory_gib and want.gpus <= len(gpus)
 
-    def take(self, want: Resources) -> tuple[str, ...]:
+    def take(self, want: Resources, allowed: tuple[str, ...] | None = None) -> tuple[str, ...]:
         """Take as much of ``want`` as there is; return the GPUs."""
         self.cpus = max(0.0, self.cpus - want.cpus)
         self.memory_gib = max(0.0, self.memory_gib - (want.memory_gib or 0))
-        taken, self.gpus = self.gpus[: int(want.gpus)], self.gpus[int(want.gpus) :]
-        return tuple(taken)
+        taken = tuple(self._usable(allowed)[: int(want.gpus)])
+        self.gpus = [gpu for gpu in self.gpus if gpu not in taken]
+        return taken
+
+    def _usable(self, allowed: tuple[str, ...] | None) -> list[str]:
+        return [gpu for gpu in self.gpus if allowed is None or gpu in allowed]
 
 
 def refusal(resources: Resources, machine: Machine) -> str | None:
@@ -97,11 +103,11 @@ def choose(queued: Iterable[Wish], running: Collection[Held], machine: Machine) 
             break
         if wish.parallel is not None and of_version.get(wish.version, 0) >= max(1, wish.parallel):
             continue
-        if free.has(wish.resources):
-            chosen[wish.key] = free.take(wish.resources)
+        if free.has(wish.resources, wish.gpus):
+            chosen[wish.key] = free.take(wish.resources, wish.gpus)
             of_version[wish.version] = of_version.get(wish.version, 0) + 1
         else:
-            free.take(wish.resources)
+            free.take(wish.resources, wish.gpus)
     return chosen
 
 

@@ -10,9 +10,9 @@ from espalier.cli.views.diff import Pair, diff_json, diff_text, in_time
 from espalier.cli.views.record import name_of
 from espalier.core.content import diff
 from espalier.core.errors import InputError
-from espalier.core.events import Record
 from espalier.core.names import parse_target
 from espalier.core.ports import Ledger
+from espalier.core.record import Record
 from espalier.engine import act
 
 

@@ -9,7 +9,7 @@ from collections.abc import Callable, Iterator
 from importlib import metadata
 from pathlib import Path
 
-from espalier import wiring
+from espalier import __version__, wiring
 from espalier.cli import terminal
 from espalier.cli.parser import add_format
 from espalier.cli.views.check import Check, doctor_json, doctor_text
@@ -40,7 +40,7 @@ def run(arguments: argparse.Namespace) -> int:
 
 
 def _checks(directory: Path) -> Iterator[Check]:
-    yield Check("espalier", "ok", f"{_version_of('espalier')}, Python {sys.version.split()[0]}")
+    yield Check("espalier", "ok", f"espalier {__version__}, Python {sys.version.split()[0]}")
     yield _git()
     top: Path | None = None
     try:

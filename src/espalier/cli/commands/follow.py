@@ -5,8 +5,8 @@ import argparse
 from espalier import wiring
 from espalier.cli import lookup, terminal, waiting
 from espalier.cli.parser import add_format
-from espalier.core.events import Record
 from espalier.core.ports import World
+from espalier.core.record import Record
 from espalier.engine import follow
 
 

@@ -10,10 +10,10 @@ from espalier.cli.terminal import Terminal
 from espalier.cli.views.show import swept_names
 from espalier.cli.views.value import short_id, value
 from espalier.core.errors import InputError
-from espalier.core.events import Record
 from espalier.core.model import FINAL, Trial
 from espalier.core.names import parse_target, trial_name
 from espalier.core.ports import Backend, World
+from espalier.core.record import Record
 from espalier.engine import act
 
 PAUSE_S = 0.5

@@ -25,7 +25,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 def run(arguments: argparse.Namespace) -> int:
     """Print the plan; return 1 with job errors, 2 with ``--exit-code`` and changes pending."""
     talk = terminal.Terminal()
-    world = wiring.open_world(arguments.directory)
+    world = wiring.open_world(arguments.directory, rev=arguments.rev)
     _, plan, _ = apply.plan_at(world, arguments.rev, arguments.job)
     if arguments.rev == "HEAD" and (dirty := wiring.dirty_paths(arguments.directory)):
         talk.say(f"note: {aside(dirty)}; a plan is of commits")

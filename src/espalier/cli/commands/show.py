@@ -10,9 +10,9 @@ from espalier.cli.parser import add_format
 from espalier.cli.views.show import Whole, environment_changes, show_json, show_text
 from espalier.core.content import Change, diff
 from espalier.core.errors import EspalierError
-from espalier.core.events import Record
 from espalier.core.model import Job
 from espalier.core.names import parse_target
+from espalier.core.record import Record
 from espalier.engine import act
 
 

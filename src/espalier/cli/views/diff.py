@@ -4,11 +4,12 @@ import json
 from dataclasses import dataclass
 
 from espalier.cli.views.plan import change_lines
-from espalier.cli.views.record import name_of, version_tree
+from espalier.cli.views.record import name_of
 from espalier.cli.views.style import PLAIN, STATE_COLOURS, Cell, Row, Style, columns
 from espalier.cli.views.version import best, progress, took
 from espalier.core.content import Change
 from espalier.core.model import Version
+from espalier.core.wire import version_json
 
 
 @dataclass(frozen=True, slots=True)
@@ -50,6 +51,6 @@ def diff_json(pair: Pair) -> str:
         "changes": [{"path": change.path, "old": change.old, "new": change.new} for change in pair.changes],
         "old": name_of(pair.old),
         "new": name_of(pair.new),
-        "results": {name_of(version): version_tree(version) for version in (pair.a, pair.b)},
+        "results": {name_of(version): version_json(version) for version in (pair.a, pair.b)},
     }
     return json.dumps(tree, ensure_ascii=False)

@@ -101,7 +101,7 @@ def plan_markdown(plan: Plan) -> str:
     if shown:
         budget.add("")
     for action in shown:
-        if len(action.changes) > 1 or action.notes:
+        if len(action.changes) > 1 or any(not note.startswith("parent ") for note in action.notes):
             budget.add(_details(action), "difference")
     budget.add(f"\nplan {code(identity(plan)[:8])} · source {code(short_id(plan.commit))}{_ledger(plan)}", always=True)
     return budget.text()
@@ -232,7 +232,8 @@ def _row(action: Action) -> str:
     parent = f"v{action.parent}" if action.parent is not None and action.action in ("create", "revise") else ""
     told = next((note for note in action.notes if note.startswith(f"parent v{action.parent}")), "")
     if parent and told:
-        parent = f"{parent} ({cell(told.removeprefix(f'parent v{action.parent}').removeprefix(':').strip())})"
+        how = told.removeprefix(f"parent v{action.parent}").removeprefix(":").strip().removeprefix("is ")
+        parent = f"{parent} ({cell(how)})"
     change = _change_cell(action.changes[0]) if len(action.changes) == 1 else cell(action.reason)
     run = str(action.trials.run) if action.trials.run else ""
     reused = f"{action.trials.reused} reused" if action.trials.reused else ""

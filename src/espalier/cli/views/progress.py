@@ -4,10 +4,10 @@ from collections.abc import Iterable, Sequence
 
 from espalier.cli.views.record import name_of
 from espalier.cli.views.style import STATE_COLOURS, Cell, Row, Style, columns
-from espalier.cli.views.value import ago, count, metric, printable, short_id
+from espalier.cli.views.value import count, lasted, metric, printable, short_id
 from espalier.cli.views.version import best
-from espalier.core.events import Record
 from espalier.core.model import FINAL, Trial
+from espalier.core.record import Record
 
 BAR = 20
 ROWS = 15  # versions in the table; those that run first
@@ -25,7 +25,7 @@ def progress_table(records: Sequence[Record], style: Style) -> list[str]:
                 Cell(_bar(record), STATE_COLOURS[version.state]),
                 _counts(record),
                 best(version),
-                ago(version.created_at, style.now) if version.state == "running" else version.state,
+                lasted(version.created_at, style.now) if version.state == "running" else version.state,
             ]
         )
     lines = columns(rows, style)

@@ -1,68 +1,9 @@
-"""VERSION and TRIAL of the contract (design: commands) as JSON values. Never more than one version."""
+"""What every view of a record shares: its name, its spec, how it is treated. Never more than one version."""
 
 from espalier.core.content import plain
-from espalier.core.events import Record
-from espalier.core.model import Artifacts, Counts, Json, Policy, Trial, Version
+from espalier.core.model import Artifacts, Json, Policy, Version
 from espalier.core.names import line_name, version_name
-
-
-def version_tree(version: Version) -> dict[str, Json]:
-    """Return VERSION."""
-    best = version.best
-    return {
-        "job": version.job,
-        "line": version.line,
-        "version": version.version,
-        "parent": version.parent,
-        "base": version.base,
-        "digest": version.digest,
-        "commit": version.commit,
-        "subject": version.subject,
-        "state": version.state,
-        "retired": version.retired,
-        "official": version.official,
-        "reason": version.reason,
-        "author": version.author,
-        "actor": version.actor,
-        "created_at": version.created_at,
-        "ended_at": version.ended_at,
-        "backend": version.backend,
-        "run_id": version.run_id,
-        "trials": counts_tree(version.counts),
-        "best": {"trial": best.trial, "metric": best.metric, "value": best.value} if best else None,
-    }
-
-
-def trial_tree(trial: Trial) -> dict[str, Json]:
-    """Return TRIAL."""
-    return {
-        "id": trial.id,
-        "params": dict(trial.params),
-        "state": trial.state,
-        "attempt": trial.attempt,
-        "exit_code": trial.exit_code,
-        "message": trial.message,
-        "handle": trial.handle,
-        "run_id": trial.run_id,
-        "started_at": trial.started_at,
-        "ended_at": trial.ended_at,
-        "metrics": dict(trial.metrics),
-        "reused_from": trial.reused_from,
-    }
-
-
-def counts_tree(counts: Counts) -> dict[str, Json]:
-    """Return how many trials are in each state."""
-    return {
-        "total": counts.total,
-        "queued": counts.queued,
-        "running": counts.running,
-        "succeeded": counts.succeeded,
-        "failed": counts.failed,
-        "cancelled": counts.cancelled,
-        "lost": counts.lost,
-        "reused": counts.reused,
-    }
+from espalier.core.record import Record
 
 
 def policy_tree(policy: Policy) -> dict[str, Json]:

@@ -5,13 +5,14 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
 from espalier.cli.views.plan import change_lines
-from espalier.cli.views.record import name_of, spec_tree, trial_tree, version_tree
+from espalier.cli.views.record import name_of, spec_tree
 from espalier.cli.views.style import PLAIN, STATE_COLOURS, Cell, Row, Style, columns
 from espalier.cli.views.value import ago, cut, lasted, metric, printable, short_id, value
 from espalier.cli.views.version import best, progress
 from espalier.core.content import Change
-from espalier.core.events import Record
 from espalier.core.model import Trial, Version
+from espalier.core.record import Record
+from espalier.core.wire import trial_json, version_json
 
 TRIALS = 60  # rows of the text; JSON has all
 METRICS = 3  # metrics beside the objective in a row
@@ -53,9 +54,9 @@ def show_json(whole: Whole) -> str:
     trials = [whole.trial] if whole.trial else list(record.trials)
     tree = {
         "format": 1,
-        **version_tree(record.version),
+        **version_json(record.version),
         "spec": {**spec_tree(record), "description": whole.description},
-        "trials": [{**trial_tree(trial), "environment": dict(trial.environment)} for trial in trials],
+        "trials": [trial_json(trial) for trial in trials],
         "changes": [
             {"path": c.path, "old": c.old, "new": c.new, **({"origin": c.origin} if c.origin else {})}
             for c in whole.changes
@@ -63,8 +64,6 @@ def show_json(whole: Whole) -> str:
         "environment_changes": [
             {"name": name, "old": then, "new": now} for name, (then, now) in sorted((whole.environment or {}).items())
         ],
-        "exit_code": record.version.exit_code,
-        "message": record.version.message,
     }
     return json.dumps(tree, ensure_ascii=False)
 

@@ -1,18 +1,15 @@
 """A job's resolved spec as JSON and YAML. The YAML is for reading: each leaf with the file and line it comes from."""
 
 import json
-import re
 from collections.abc import Iterator, Mapping
 
 from espalier.cli.views.record import artifacts_tree, policy_tree
 from espalier.cli.views.value import printable
 from espalier.core.content import digest, origin_of, plain
 from espalier.core.model import Commit, Job, Json
+from espalier.core.wire import yaml_scalar
 
-_PLAIN_KEY = re.compile(r"[A-Za-z_][A-Za-z0-9_./-]*\Z")
-_PLAIN_TEXT = re.compile(r"[A-Za-z_./][A-Za-z0-9_./+=-]*\Z")
-_OTHER_MEANING = {"true", "false", "null", "yes", "no", "on", "off", "y", "n", "~", "none"}
-_OTHER_START = (".", "-", "=")
+_NODES = ("sweep", "resources", "policy", "artifacts")  # nodes of the schema: what is left out of them is a default
 COMMENT_AT = 44  # column of the comments, where the value leaves room
 
 
@@ -49,40 +46,26 @@ def declared_tree(job: Job) -> dict[str, Json]:
 def _lines(tree: Mapping[str, Json], indent: str, above: str, origins: Mapping[str, str]) -> Iterator[str]:
     for name, inner in tree.items():
         path = f"{above}.{name}" if above else name
-        key = name if _PLAIN_KEY.match(name) and name.lower() not in _OTHER_MEANING else _quoted(name)
         if isinstance(inner, dict) and inner:
-            yield f"{indent}{key}:"
+            yield f"{indent}{yaml_scalar(name)}:"
             yield from _lines(inner, indent + "  ", path, origins)
         else:
-            text = f"{indent}{key}: {_scalar(inner)}"
-            origin = origin_of(path, origins)
+            text = f"{indent}{yaml_scalar(name)}: {_scalar(inner)}"
+            origin = _origin(path, origins)
             yield f"{text:<{COMMENT_AT}}  # {printable(origin)}" if origin else text
 
 
+def _origin(path: str, origins: Mapping[str, str]) -> str:
+    """Return where a leaf comes from; nothing for a default that only the schema wrote beside declared ones."""
+    node = path.partition(".")[0]
+    if node in _NODES:
+        origins = {name: place for name, place in origins.items() if name != node}
+    return origin_of(path, origins)
+
+
 def _scalar(of: Json) -> str:
-    if isinstance(of, str):
-        plain_text = _PLAIN_TEXT.match(of) and of.lower() not in _OTHER_MEANING and not of.startswith(_OTHER_START)
-        return of if plain_text else _quoted(of)
     if isinstance(of, list):
-        return f"[{', '.join(_flow(entry) for entry in of)}]"
+        return f"[{', '.join(map(_scalar, of))}]"
     if isinstance(of, dict):
-        return "{" + ", ".join(f"{_quoted(name)}: {_flow(entry)}" for name, entry in of.items()) + "}"
-    return _number(of)
-
-
-def _flow(of: Json) -> str:
-    return _scalar(of)
-
-
-def _number(of: bool | int | float | None) -> str:
-    text = json.dumps(of)
-    if isinstance(of, float) and "e" in text and "." not in text:
-        return text.replace("e", ".0e")  # YAML 1.1 reads 1e-05 as text
-    return text
-
-
-def _quoted(text: str) -> str:
-    """Double quotes as in JSON, which YAML shares; what JSON leaves unescaped and YAML does not print is escaped."""
-    return "".join(
-        char if char.isprintable() else f"\\u{ord(char):04x}" for char in json.dumps(text, ensure_ascii=False)
-    )
+        return "{" + ", ".join(f"{yaml_scalar(name)}: {_scalar(inner)}" for name, inner in of.items()) + "}"
+    return yaml_scalar(of)

@@ -82,7 +82,7 @@ def duration(seconds: float) -> str:
         return f"{seconds:.1f} s"
     if seconds < 120:
         return f"{int(seconds)} s"
-    if seconds < 2 * 3600:
+    if seconds < 90 * 60:
         return f"{int(seconds / 60)} min"
     if seconds < 48 * 3600:
         return f"{int(seconds / 3600)} h"

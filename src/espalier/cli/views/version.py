@@ -3,10 +3,11 @@
 import json
 from collections.abc import Sequence
 
-from espalier.cli.views.record import line_of, name_of, version_tree
+from espalier.cli.views.record import line_of, name_of
 from espalier.cli.views.style import PLAIN, STATE_COLOURS, Cell, Row, Style, columns
 from espalier.cli.views.value import ago, count, duration, metric, parse_time, printable, short_id
 from espalier.core.model import Version
+from espalier.core.wire import version_json
 
 
 def status_text(versions: Sequence[Version], style: Style = PLAIN) -> str:
@@ -31,7 +32,7 @@ def status_text(versions: Sequence[Version], style: Style = PLAIN) -> str:
 
 def status_json(versions: Sequence[Version]) -> str:
     """Return the contract's JSON of ``status``."""
-    return json.dumps({"format": 1, "jobs": [version_tree(v) for v in sorted_lines(versions)]}, ensure_ascii=False)
+    return json.dumps({"format": 1, "jobs": [version_json(v) for v in sorted_lines(versions)]}, ensure_ascii=False)
 
 
 def history_text(job: str, versions: Sequence[Version], style: Style = PLAIN) -> str:
@@ -48,17 +49,16 @@ def history_text(job: str, versions: Sequence[Version], style: Style = PLAIN) ->
                 ago(version.created_at, style.now),
                 took(version),
                 Cell(short_id(version.commit), "cyan"),
-                printable(version.reason),
-                printable(f"{version.subject} ({version.author.partition(' <')[0]})"),
+                printable(f"{version.reason} · {version.subject} ({version.author.partition(' <')[0]})"),
             ]
         )
-    header = ("VERSION", "STATE", "TRIALS", "BEST", "MADE", "TOOK", "COMMIT", "REASON", "SUBJECT")
+    header = ("VERSION", "STATE", "TRIALS", "BEST", "MADE", "TOOK", "COMMIT", "WHY")
     return "\n".join([style.paint(job, "bold"), *columns(rows, style, header=header)])
 
 
 def history_json(job: str, versions: Sequence[Version]) -> str:
     """Return the contract's JSON of ``history``."""
-    tree = {"format": 1, "job": job, "versions": [version_tree(version) for version in newest_first(versions)]}
+    tree = {"format": 1, "job": job, "versions": [version_json(version) for version in newest_first(versions)]}
     return json.dumps(tree, ensure_ascii=False)
 
 
@@ -72,7 +72,7 @@ def touched_text(versions: Sequence[Version], style: Style = PLAIN) -> str:
 
 def touched_json(versions: Sequence[Version]) -> str:
     """Return the contract's JSON of apply, follow, cancel and retry."""
-    return json.dumps({"format": 1, "versions": [version_tree(v) for v in sorted_lines(versions)]}, ensure_ascii=False)
+    return json.dumps({"format": 1, "versions": [version_json(v) for v in sorted_lines(versions)]}, ensure_ascii=False)
 
 
 def sorted_lines(versions: Sequence[Version]) -> list[Version]:
