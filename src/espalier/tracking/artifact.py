@@ -7,8 +7,6 @@ from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
-from pathspec import GitIgnoreSpec
-
 from espalier.core.errors import RejectedError, UnavailableError
 from espalier.core.masking import mask
 from espalier.core.model import Artifacts
@@ -29,6 +27,8 @@ class Selected:
 
 def select(output: Path, wanted: Artifacts) -> Selected:
     """Return what of ``output`` goes to MLflow, in order of path until ``max_mb`` is used up."""
+    from pathspec import GitIgnoreSpec  # a hundredth of a second, for ends of trials alone
+
     if wanted.max_mb <= 0:
         return Selected((), ())
     include, exclude = GitIgnoreSpec.from_lines(wanted.include), GitIgnoreSpec.from_lines(wanted.exclude)
