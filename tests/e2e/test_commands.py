@@ -145,6 +145,15 @@ def test_a_trial_that_fails_is_exit_code_3_once(repo: Repository, espalier: Run)
     assert espalier("logs", "fails", "--tail", "1").stdout == "it broke\n"
 
 
+def test_what_was_refused_says_how_to_mend_it_and_sends_nobody_to_its_logs(repo: Repository, espalier: Run) -> None:
+    repo.write("conf/job/far.yaml", "command: python train.py\ncode: [train.py]\ndata: {x: {uri: 'file:far.csv'}}\n")
+    repo.commit("Declare data that is not here")
+    done = espalier("apply", "--job", "far")
+    assert done.returncode == 3
+    assert "far.csv is not on this machine (put it there, or correct the uri in the job)" in done.stdout
+    assert "next: espalier show far@v1/" in done.stderr
+
+
 def test_ctrl_c_stops_the_watching_and_not_the_work(repo: Repository, espalier: Run, tmp_path: Path) -> None:
     gate = tmp_path / "gate"
     slow_job(repo, gate)
