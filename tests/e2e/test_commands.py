@@ -257,6 +257,22 @@ def test_doctor_says_what_is_well_and_how_to_mend_the_rest(repo: Repository, esp
     assert (mend["verdict"], bool(mend["mend"])) == ("fail", True)
 
 
+def test_doctor_warns_of_a_venv_that_trials_do_not_get_and_of_another_mlflow(repo: Repository, espalier: Run) -> None:
+    venv = repo.path / ".venv"
+    subprocess.run([sys.executable, "-m", "venv", "--without-pip", venv], check=True)
+    (site,) = venv.glob("lib/python*/site-packages")
+    (site / "mlflow-2.1.0.dist-info").mkdir()
+    (site / "mlflow-2.1.0.dist-info" / "METADATA").write_text("Metadata-Version: 2.1\nName: mlflow\nVersion: 2.1.0\n")
+
+    def warnings(active: Path) -> dict[str, str]:
+        tree = answer(espalier("doctor", "--format", "json", env={"VIRTUAL_ENV": str(active)}))
+        return {check["name"]: check["message"] for check in tree["checks"] if check["verdict"] == "warn"}
+
+    assert "mlflow 2.1.0" in warnings(venv)["mlflow"]
+    assert "interpreter" not in warnings(venv)
+    assert "not the .venv of the repository" in warnings(Path(sys.prefix))["interpreter"]
+
+
 def test_the_schema_names_the_keys_of_a_job(espalier: Run) -> None:
     assert {"command", "code", "sweep", "policy"} <= set(answer(espalier("schema"))["properties"])
 
