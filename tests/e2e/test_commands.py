@@ -152,6 +152,15 @@ def test_a_trial_that_fails_is_exit_code_3_once(repo: Repository, espalier: Run)
     assert espalier("logs", "fails", "--tail", "1").stdout == "it broke\n"
 
 
+def test_what_was_refused_says_how_to_mend_it_and_sends_nobody_to_its_logs(repo: Repository, espalier: Run) -> None:
+    repo.write("conf/job/far.yaml", "command: python train.py\ncode: [train.py]\ndata: {x: {uri: 'file:far.csv'}}\n")
+    repo.commit("Declare data that is not here")
+    done = espalier("apply", "--job", "far")
+    assert done.returncode == 3
+    assert "far.csv is not on this machine (put it there, or correct the uri in the job)" in done.stdout
+    assert "next: espalier show far@v1/" in done.stderr
+
+
 def test_ctrl_c_stops_the_watching_and_not_the_work(repo: Repository, espalier: Run, tmp_path: Path) -> None:
     gate = tmp_path / "gate"
     slow_job(repo, gate)
@@ -253,6 +262,22 @@ def test_doctor_says_what_is_well_and_how_to_mend_the_rest(repo: Repository, esp
     broken = answer(espalier("doctor", "--format", "json", env={"MLFLOW_TRACKING_URI": "http://127.0.0.1:9"}), 1)
     mend = next(check for check in broken["checks"] if check["name"] == "mlflow")
     assert (mend["verdict"], bool(mend["mend"])) == ("fail", True)
+
+
+def test_doctor_warns_of_a_venv_that_trials_do_not_get_and_of_another_mlflow(repo: Repository, espalier: Run) -> None:
+    venv = repo.path / ".venv"
+    subprocess.run([sys.executable, "-m", "venv", "--without-pip", venv], check=True)
+    (site,) = venv.glob("lib/python*/site-packages")
+    (site / "mlflow-2.1.0.dist-info").mkdir()
+    (site / "mlflow-2.1.0.dist-info" / "METADATA").write_text("Metadata-Version: 2.1\nName: mlflow\nVersion: 2.1.0\n")
+
+    def warnings(active: Path) -> dict[str, str]:
+        tree = answer(espalier("doctor", "--format", "json", env={"VIRTUAL_ENV": str(active)}))
+        return {check["name"]: check["message"] for check in tree["checks"] if check["verdict"] == "warn"}
+
+    assert "mlflow 2.1.0" in warnings(venv)["mlflow"]
+    assert "interpreter" not in warnings(venv)
+    assert "not the .venv of the repository" in warnings(Path(sys.prefix))["interpreter"]
 
 
 def test_the_schema_names_the_keys_of_a_job(espalier: Run) -> None:
