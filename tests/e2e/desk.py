@@ -64,11 +64,11 @@ class Desk:
         )
 
     @contextmanager
-    def begun(self, *words: str) -> Iterator[subprocess.Popen[str]]:
+    def begun(self, *words: str, env: Mapping[str, str | None] | None = None) -> Iterator[subprocess.Popen[str]]:
         """Start a command, and hold it back once it has seen where things stand, until the block ends."""
         with (self.state / "turn.lock").open("a") as lock:
             fcntl.flock(lock, fcntl.LOCK_EX)
-            process = self.start(*words)
+            process = self.start(*words, env=env)
             wait_until(lambda: _is_held(process.pid), within_s=60)
             yield process
 
