@@ -90,6 +90,9 @@ def report(records: Sequence[Record], bad: Sequence[str], asked: Asked, talk: Te
         text = touched_text(versions, out.style)
         if text:
             result(text)
+        for record in records:
+            if missing := _missing_objective(record):
+                talk.say(f"note: {missing}")
         talk.next(next_step(records, bad))
     return UNSUCCESSFUL if bad else 0
 
@@ -116,3 +119,14 @@ def _started(records: Sequence[Record]) -> set[str]:
         for trial in record.trials
         if trial.handle
     }
+
+
+def _missing_objective(record: Record) -> str:
+    """Say that no trial logged what the sweep is judged by; empty where one did, or none succeeded."""
+    version = record.version
+    done = [trial for trial in record.trials if trial.state in ("succeeded", "reused")]
+    if version.objective is None or version.best is not None or version.state == "running" or not done:
+        return ""
+    logged = sorted({name for trial in done for name in trial.metrics})
+    told = ", ".join(printable(name) for name in logged[:6]) + (", …" if len(logged) > 6 else "")
+    return f"no trial of {name_of(version)} logged {printable(version.objective.metric)}; logged: {told or 'nothing'}"

@@ -192,8 +192,7 @@ def check_keys(fields: Mapping[str, Field], node: Mapping[Any, Any], path: Path,
             hint = f"use {near[0]}" if near else f"there is: {', '.join(fields)}"
             report(f"unknown key {shown((*path, name))!r}", hint, (*path, name))
         elif fields[name].later and node[name] is not None:
-            there = ", ".join(key for key in fields if not fields[key].later)
-            report(f"{shown((*path, name))}: {fields[name].later}", f"there is: {there}", (*path, name))
+            report(f"{shown((*path, name))}: {fields[name].later}", "leave it out", (*path, name))
     for name, about in fields.items():
         if about.required and (name not in node or node[name] is None):
             report(f"{shown((*path, name))} is required: {about.about}", f"add `{name}:`", path)
@@ -207,7 +206,7 @@ def check(about: Field, value: Any, path: Path, report: Report) -> Any:
         return about.default
     wrong = _fault(about, value)
     if wrong:
-        report(f"{shown(path)} is {_written(value)}, {wrong}", _SHAPES.get(about.kind, about.about), path)
+        report(f"{shown(path)} is {_written(value)}, {wrong}", _mend(about, value), path)
         return about.default
     if about.kind == "number":
         return float(value)
@@ -324,6 +323,13 @@ def _unlike(word: str, about: Field) -> str:
     if about.choices == METHODS and word in LATER_METHODS:
         return f"which is not there yet; {there}"
     return f"{there} (did you mean {near[0]}?)" if near else there
+
+
+def _mend(about: Field, value: Any) -> str:
+    if not about.choices:
+        return _SHAPES.get(about.kind, about.about)
+    near = difflib.get_close_matches(_word(value), about.choices, 1)
+    return f"use {near[0]}" if near else f"use one of these: {', '.join(about.choices)}"
 
 
 def _deep(value: Any) -> bool:

@@ -471,6 +471,11 @@ def test_what_a_job_cannot_say_is_refused(repo: Repo, text: str, expected: str) 
     assert all(message.startswith("conf/") for message in messages)
 
 
+def test_a_word_that_is_none_of_the_choices_is_mended_by_the_nearest_one(repo: Repo) -> None:
+    said(repo, BARE + "sweep: {params: {a: '1,2'}, objective: {metric: x, goal: maximise}}\n")
+    assert [error.hint for error in repo.errors()] == ["use maximize"]
+
+
 def test_all_errors_of_all_jobs_are_given_at_once(repo: Repo) -> None:
     repo.commit(
         {
