@@ -158,13 +158,13 @@ def page_of_last_version(demo: Path, address: str) -> str:
     run_id = json.loads(told)["run_id"]
     asked = urllib.request.urlopen(f"{address}/api/2.0/mlflow/runs/get?run_id={run_id}")
     experiment = json.load(asked)["run"]["info"]["experiment_id"]
-    return f"{address}/?workflowType=machine_learning#/experiments/{experiment}/runs/{run_id}"
+    return f"{address}/#/experiments/{experiment}/runs/{run_id}?workflowType=machine_learning"
 
 
 def screenshot(browser: str, address: str, file: Path) -> None:
     """Let a browser without a window draw the page."""
     with tempfile.TemporaryDirectory() as profile:
-        options = ["--headless", "--no-sandbox", "--disable-gpu", "--hide-scrollbars", "--window-size=1280,1100"]
+        options = ["--headless", "--no-sandbox", "--disable-gpu", "--hide-scrollbars", "--window-size=1500,1480"]
         options += [f"--user-data-dir={profile}", "--virtual-time-budget=30000", f"--screenshot={file}"]
         subprocess.run([browser, *options, address], check=True, stderr=subprocess.DEVNULL, timeout=300)
 

@@ -6,6 +6,7 @@ import pty
 import signal
 import subprocess
 import sys
+import urllib.request
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -80,6 +81,12 @@ def test_the_whole_way_from_a_plan_to_a_second_version(repo: Repository, espalie
 
     stale = espalier("apply", str(saved), "--format", "json")
     assert "stale" in answer(stale, 1)["error"]["message"]
+    saved.write_text(saved.read_text("utf-8").replace(commit, "f" * 40), "utf-8")
+    assert "not known here" in answer(espalier("apply", str(saved), "--format", "json"), 1)["error"]["message"]
+    earlier = espalier("apply", "--rev", "HEAD~1")
+    assert (earlier.returncode, earlier.stdout) == (0, "")
+    assert "behind: " in earlier.stderr
+    assert answer(espalier("plan", "--rev", "HEAD~1", "--format", "json"))["behind"] is True
 
     status = answer(espalier("status", "--format", "json"))
     assert [(v["job"], v["version"]) for v in status["jobs"]] == [("group/sweep", 2), ("single", 1)]
@@ -138,11 +145,41 @@ def test_a_trial_that_fails_is_exit_code_3_once(repo: Repository, espalier: Run)
     assert first["versions"][0]["trials"]["failed"] == 1
     again = espalier("apply", "--job", "fails")
     assert again.returncode == 0, "what was final before was not waited for"
-    assert "espalier retry fails@v1 to try again" in espalier("plan", "--job", "fails").stdout
+    plan = espalier("plan", "--job", "fails")
+    assert "espalier retry fails@v1 to try again" in plan.stdout
+    assert plan.stderr.endswith("or espalier retry fails@v1\n")
     retried = answer(espalier("retry", "fails", "--format", "json"), 3)
     assert retried["versions"][0]["version"] == 1
     assert answer(espalier("show", "fails", "--format", "json"))["trials"][0]["attempt"] == 2
     assert espalier("logs", "fails", "--tail", "1").stdout == "it broke\n"
+
+
+def test_what_was_refused_says_how_to_mend_it_and_sends_nobody_to_its_logs(repo: Repository, espalier: Run) -> None:
+    repo.write("conf/job/far.yaml", "command: python train.py\ncode: [train.py]\ndata: {x: {uri: 'file:far.csv'}}\n")
+    repo.commit("Declare data that is not here")
+    done = espalier("apply", "--job", "far")
+    assert done.returncode == 3
+    assert "far.csv is not on this machine (put it there, or correct the uri in the job)" in done.stdout
+    assert "next: espalier show far@v1/" in done.stderr
+
+
+def test_an_objective_that_no_trial_logged_is_named_beside_what_was_logged(repo: Repository, espalier: Run) -> None:
+    job = (repo.path / "conf/job/group/sweep.yaml").read_text()
+    repo.write("conf/job/group/sweep.yaml", job.replace("metric: score", "metric: scores"))
+    repo.commit("Misspell the objective")
+    done = espalier("apply", "--job", "group/sweep")
+    assert done.returncode == 0
+    assert "note: no trial of group/sweep@v1 logged scores; logged: score\n" in done.stderr
+
+
+def test_a_difference_in_code_is_shown_by_git(repo: Repository, espalier: Run) -> None:
+    espalier("apply", "--job", "single")
+    before = repo.git("rev-parse", "HEAD")
+    repo.write("train.py", "print('changed')\n")
+    after = repo.commit("Change the program")
+    espalier("apply", "--job", "single")
+    said = espalier("diff", "single").stderr
+    assert said == f"next: git diff {before[:8]} {after[:8]} -- train.py shows what changed in the code\n"
 
 
 def test_ctrl_c_stops_the_watching_and_not_the_work(repo: Repository, espalier: Run, tmp_path: Path) -> None:
@@ -248,6 +285,22 @@ def test_doctor_says_what_is_well_and_how_to_mend_the_rest(repo: Repository, esp
     assert (mend["verdict"], bool(mend["mend"])) == ("fail", True)
 
 
+def test_doctor_warns_of_a_venv_that_trials_do_not_get_and_of_another_mlflow(repo: Repository, espalier: Run) -> None:
+    venv = repo.path / ".venv"
+    subprocess.run([sys.executable, "-m", "venv", "--without-pip", venv], check=True)
+    (site,) = venv.glob("lib/python*/site-packages")
+    (site / "mlflow-2.1.0.dist-info").mkdir()
+    (site / "mlflow-2.1.0.dist-info" / "METADATA").write_text("Metadata-Version: 2.1\nName: mlflow\nVersion: 2.1.0\n")
+
+    def warnings(active: Path) -> dict[str, str]:
+        tree = answer(espalier("doctor", "--format", "json", env={"VIRTUAL_ENV": str(active)}))
+        return {check["name"]: check["message"] for check in tree["checks"] if check["verdict"] == "warn"}
+
+    assert "mlflow 2.1.0" in warnings(venv)["mlflow"]
+    assert "interpreter" not in warnings(venv)
+    assert "not the .venv of the repository" in warnings(Path(sys.prefix))["interpreter"]
+
+
 def test_the_schema_names_the_keys_of_a_job(espalier: Run) -> None:
     assert {"command", "code", "sweep", "policy"} <= set(answer(espalier("schema"))["properties"])
 
@@ -279,6 +332,25 @@ def test_on_a_terminal_progress_is_redrawn_and_the_result_stands(repo: Repositor
     assert "\033[2A\r\033[J" in shown or "\033[3A\r\033[J" in shown, "and taken away"
     assert "group/sweep@v1" in shown.rpartition("\033[J")[2]
     assert "next:" in shown.rpartition("\033[J")[2]
+
+
+def test_the_ui_answers_at_the_link_and_ends_with_its_command(repo: Repository) -> None:
+    with started("ui", "--port", "0", cwd=repo.path) as process:
+        assert process.stdout
+        link = process.stdout.readline().strip()
+        wait_until(lambda: answers(link), within_s=120)
+        process.send_signal(signal.SIGTERM)
+        process.communicate(timeout=60)
+    assert process.returncode == 0
+    assert not answers(link)
+
+
+def answers(link: str) -> bool:
+    try:
+        with urllib.request.urlopen(link, timeout=5) as page:
+            return bool(page.status == 200)
+    except OSError:
+        return False
 
 
 def running(espalier: Run, job: str) -> bool:

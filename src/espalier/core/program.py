@@ -6,6 +6,7 @@ written, because they differ from trial to trial or from machine to machine; her
 
 import hashlib
 import json
+import posixpath
 import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
@@ -40,7 +41,8 @@ class Seat:
     """Where one attempt sits: what it is an attempt of, and its places as the program sees them.
 
     ``data`` maps names to paths or uris; ``path_first`` and ``import_first`` come before what PATH and
-    PYTHONPATH hold; ``gpus`` are the indices that it may use, None where the backend does not say.
+    PYTHONPATH hold; ``hidden`` are import paths that its Python must not have; ``gpus`` are the indices that it
+    may use, None where the backend does not say.
     """
 
     key: str
@@ -58,6 +60,7 @@ class Seat:
     data: Mapping[str, str] = field(default_factory=dict)
     path_first: tuple[str, ...] = ()
     import_first: tuple[str, ...] = ()
+    hidden: tuple[str, ...] = ()
     gpus: tuple[str, ...] | None = None
 
 
@@ -215,6 +218,8 @@ def variables(
     else:
         kept.pop("PYTHONPATH", None)
     kept["PWD"] = seat.work_dir
+    # The folder may lie inside the repository: what git says there would be of the working tree, not of the commit.
+    kept["GIT_CEILING_DIRECTORIES"] = posixpath.dirname(seat.work_dir)
     kept.setdefault("PYTHONUNBUFFERED", "1")  # the log shows what the program prints when it prints it
     if seat.gpus is not None:
         kept["CUDA_VISIBLE_DEVICES"] = ",".join(seat.gpus)
@@ -240,6 +245,8 @@ def variables(
         "MASTER_ADDR": "127.0.0.1",
         "MASTER_PORT": str(_port(seat.key)),
     }
+    if seat.hidden:
+        kept["ESPALIER_HIDDEN"] = ":".join(seat.hidden)
     kept |= {f"ESPALIER_DATA_{variable_name(name)}": place for name, place in seat.data.items()}
     if spec.pass_params == "env":
         kept |= param_variables({name: filled(value, late) for name, value in params.items()})

@@ -12,7 +12,8 @@ from pathlib import Path
 from espalier.core.masking import without_credentials
 from espalier.tracking.location import absolute_uri, artifact_root, is_http
 
-WORKFLOW = "?workflowType=machine_learning"  # else MLflow opens on its pages for language models
+# Else MLflow opens on its pages for language models. It looks for it behind the ``#`` only.
+WORKFLOW = "?workflowType=machine_learning"
 
 
 def ui(uri: str, repository: Path, artifacts: str | None, port: int) -> tuple[Sequence[str], str]:
@@ -20,16 +21,20 @@ def ui(uri: str, repository: Path, artifacts: str | None, port: int) -> tuple[Se
     full = absolute_uri(uri, repository)
     shown = without_credentials(full)
     if is_http(full):
-        return (), f"{shown}/{WORKFLOW}"
+        return (), _experiments(shown)
     place = artifacts or str(artifact_root(full, repository.absolute()))
     place = place if "://" in place else str(repository.absolute() / place)
     argv = [sys.executable, "-m", "espalier.tracking.ui", shown, place, str(port)]
-    return argv, f"http://127.0.0.1:{port}/{WORKFLOW}"
+    return argv, _experiments(f"http://127.0.0.1:{port}")
 
 
 def run_link(uri: str, experiment_id: str, run_id: str) -> str:
     """Return the page of a run below the UI at ``uri``."""
-    return f"{without_credentials(uri).rstrip('/')}/{WORKFLOW}#/experiments/{experiment_id}/runs/{run_id}"
+    return f"{without_credentials(uri).rstrip('/')}/#/experiments/{experiment_id}/runs/{run_id}{WORKFLOW}"
+
+
+def _experiments(address: str) -> str:
+    return f"{address.rstrip('/')}/#/experiments{WORKFLOW}"
 
 
 def main(argv: Sequence[str]) -> None:

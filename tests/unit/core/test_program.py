@@ -167,6 +167,10 @@ def test_what_steers_us_git_runs_and_ranks_is_left_behind() -> None:
     assert gone.isdisjoint(seen)
 
 
+def test_git_does_not_look_for_a_repository_above_the_trials_folder() -> None:
+    assert the_variables({"GIT_CEILING_DIRECTORIES": "/home"})["GIT_CEILING_DIRECTORIES"] == "/"
+
+
 def test_a_program_finds_what_the_contract_names() -> None:
     seen = the_variables({"TOKEN": "t", "PATH": "/usr/bin:/venv/bin"}, secrets=("TOKEN",), env={"OMP": "1"})
     assert seen["PATH"] == "/venv/bin:/usr/bin"

@@ -70,12 +70,13 @@ def test_the_folder_of_sockets_is_short_even_where_the_temporary_one_is_long(
 def test_the_ui_of_a_server_is_its_own() -> None:
     assert ui("https://u:p@mlflow.example/", TOP, None, 5000) == (
         (),
-        "https://mlflow.example/?workflowType=machine_learning",
+        "https://mlflow.example/#/experiments?workflowType=machine_learning",
     )
 
 
 def test_the_ui_of_a_database_is_served_here_and_its_password_is_no_argument() -> None:
     argv, link = ui("postgresql://u:sesame@host/db", TOP, None, 5001)
     assert argv[1:] == ["-m", "espalier.tracking.ui", "postgresql://host/db", "/repo/mlartifacts", "5001"]
-    assert link == "http://127.0.0.1:5001/?workflowType=machine_learning"
-    assert run_link(link.partition("?")[0], "1", "r").endswith("/?workflowType=machine_learning#/experiments/1/runs/r")
+    assert link == "http://127.0.0.1:5001/#/experiments?workflowType=machine_learning"
+    page = run_link(link.partition("#")[0], "1", "r")
+    assert page == "http://127.0.0.1:5001/#/experiments/1/runs/r?workflowType=machine_learning"
