@@ -81,11 +81,22 @@ def test_it_starts_as_a_file_with_its_order_on_stdin(tmp_path: Path) -> None:
     """As services start it, which have no runner; the backends' contract covers the rest."""
     (tmp_path / "layout").mkdir()
     order = {
-        **{"key": "0" * 40, "argv": ["sh", "-c", "echo hello; exit 4"], "env": {"PATH": "/usr/bin:/bin"}, "mask": []},
-        **{"work": str(tmp_path / "work"), "layout": str(tmp_path / "layout"), "links": {}, "params": {"a": 1}},
-        **{"output": str(tmp_path / "output"), "checkpoint": str(tmp_path / "kept"), "log": str(tmp_path / "log")},
-        **{"spool": str(tmp_path / "spool"), "params_file": str(tmp_path / "params.json"), "notes": []},
-        **{"time_limit_s": None, "grace_s": 1},
+        "key": "0" * 40,
+        "argv": ["sh", "-c", "echo hello; exit 4"],
+        "env": {"PATH": "/usr/bin:/bin"},
+        "mask": [],
+        "work": str(tmp_path / "work"),
+        "layout": str(tmp_path / "layout"),
+        "links": {},
+        "params": {"a": 1},
+        "output": str(tmp_path / "output"),
+        "checkpoint": str(tmp_path / "kept"),
+        "log": str(tmp_path / "log"),
+        "spool": str(tmp_path / "spool"),
+        "params_file": str(tmp_path / "params.json"),
+        "notes": [],
+        "time_limit_s": None,
+        "grace_s": 1,
     }
     command = [sys.executable, "-I", "-S", str(WORKER / "main.py"), str(tmp_path), "1"]
     for _ in range(2):  # the second finds it claimed, and ends without effect
