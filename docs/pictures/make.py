@@ -164,7 +164,7 @@ def page_of_last_version(demo: Path, address: str) -> str:
 def screenshot(browser: str, address: str, file: Path) -> None:
     """Let a browser without a window draw the page."""
     with tempfile.TemporaryDirectory() as profile:
-        options = ["--headless", "--no-sandbox", "--disable-gpu", "--hide-scrollbars", "--window-size=1280,1100"]
+        options = ["--headless", "--no-sandbox", "--disable-gpu", "--hide-scrollbars", "--window-size=1500,1480"]
         options += [f"--user-data-dir={profile}", "--virtual-time-budget=30000", f"--screenshot={file}"]
         subprocess.run([browser, *options, address], check=True, stderr=subprocess.DEVNULL, timeout=300)
 

@@ -74,7 +74,7 @@ def open_world(
     top = top_of(directory)
     source = GitSource(top)
     settings = source.settings(source.resolve(rev))
-    state = state_dir(top)
+    state = state_dir(top) if start_tracker or start_runner else top / STATE_DIR  # who only reads writes nothing
     uri = tracking_uri(settings, os.environ)
     tracker = MLflowTracker(uri, state, top, settings.artifacts_uri, os.environ)
     if start_tracker:
@@ -90,7 +90,7 @@ def open_world(
         actor=actor(top, os.environ),
         owner=f"{os.uname().nodename}:{os.getpid()}",
         branch=settings.ledger_follow or next(iter(ledger.read().cursor), None) or clone.branch(top),
-        turn=lambda: turn(state),
+        turn=lambda: turn(state_dir(top)),
         present=lambda name: name in os.environ,
         repository=clone.url(top),
     )

@@ -6,6 +6,7 @@ import pty
 import signal
 import subprocess
 import sys
+import urllib.request
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -80,6 +81,12 @@ def test_the_whole_way_from_a_plan_to_a_second_version(repo: Repository, espalie
 
     stale = espalier("apply", str(saved), "--format", "json")
     assert "stale" in answer(stale, 1)["error"]["message"]
+    saved.write_text(saved.read_text("utf-8").replace(commit, "f" * 40), "utf-8")
+    assert "not known here" in answer(espalier("apply", str(saved), "--format", "json"), 1)["error"]["message"]
+    earlier = espalier("apply", "--rev", "HEAD~1")
+    assert (earlier.returncode, earlier.stdout) == (0, "")
+    assert "behind: " in earlier.stderr
+    assert answer(espalier("plan", "--rev", "HEAD~1", "--format", "json"))["behind"] is True
 
     status = answer(espalier("status", "--format", "json"))
     assert [(v["job"], v["version"]) for v in status["jobs"]] == [("group/sweep", 2), ("single", 1)]
@@ -325,6 +332,25 @@ def test_on_a_terminal_progress_is_redrawn_and_the_result_stands(repo: Repositor
     assert "\033[2A\r\033[J" in shown or "\033[3A\r\033[J" in shown, "and taken away"
     assert "group/sweep@v1" in shown.rpartition("\033[J")[2]
     assert "next:" in shown.rpartition("\033[J")[2]
+
+
+def test_the_ui_answers_at_the_link_and_ends_with_its_command(repo: Repository) -> None:
+    with started("ui", "--port", "0", cwd=repo.path) as process:
+        assert process.stdout
+        link = process.stdout.readline().strip()
+        wait_until(lambda: answers(link), within_s=120)
+        process.send_signal(signal.SIGTERM)
+        process.communicate(timeout=60)
+    assert process.returncode == 0
+    assert not answers(link)
+
+
+def answers(link: str) -> bool:
+    try:
+        with urllib.request.urlopen(link, timeout=5) as page:
+            return bool(page.status == 200)
+    except OSError:
+        return False
 
 
 def running(espalier: Run, job: str) -> bool:

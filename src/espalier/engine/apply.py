@@ -221,6 +221,8 @@ def _create(world: World, declared: Declared, action: Action, job: Job, snapshot
         parallel=spec.sweep.parallel if spec.sweep else None,
         artifacts=job.artifacts,
         lease=lease(world),
+        description=job.description,
+        origins={change.path: change.origin for change in action.changes if change.origin},
     )
     yield Created(Record(version, spec, trials))
     for number, ids in superseded(job, snapshot.lines.get(job.name), drafts).items():

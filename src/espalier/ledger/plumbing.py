@@ -26,7 +26,11 @@ _KEPT = re.compile(
     r"|GIT_(SSH|SSH_COMMAND|ASKPASS|EXEC_PATH|SSL_[A-Z]+|CEILING_DIRECTORIES)\Z"
 )
 _FIXED = {"LC_ALL": "C", "GIT_TERMINAL_PROMPT": "0", "GIT_OPTIONAL_LOCKS": "0", "GIT_NO_REPLACE_OBJECTS": "1"}
-_OPTIONS = ("-c", "core.hooksPath=/dev/null", "-c", "core.logAllRefUpdates=false")
+_OPTIONS = (
+    *("-c", "core.hooksPath=/dev/null", "-c", "core.logAllRefUpdates=false"),
+    # a ref must not outlive its objects when the power fails; in one flush, not one for each object
+    *("-c", "core.fsync=committed,loose-object,reference", "-c", "core.fsyncMethod=batch"),
+)
 _IDENTITY = re.compile(r"(?P<who>.*<[^<>\n]*>) \d+ [+-]\d{4}\Z")
 
 

@@ -43,10 +43,11 @@ _NOTHING: Any = object()
 
 @dataclass(frozen=True)
 class Part:
-    """A document and where in the config it lands."""
+    """A document, where in the config it lands, and its name on the search path."""
 
     document: Document
     package: Path
+    config: str = ""
 
 
 @dataclass(frozen=True)
@@ -78,7 +79,6 @@ class Composer:
     def __init__(self, objects: Objects, config_dir: str, config_name: str) -> None:
         self._config_name = config_name
         self._repository = _GitRepository(objects, config_dir, config_name)
-        self._nodes: dict[tuple[str, str], DictConfig] = {}
 
     def compose(self, job: str | None) -> Composed:
         """Return the config with ``job=<job>``, without a job for None; InputError where Hydra refuses too."""
@@ -118,41 +118,18 @@ class Composer:
                 file=document.file,
                 line=document.line(searched),
             )
-        return Part(document, keys)
+        return Part(document, keys, name)
 
     def _merge(self, parts: list[Part]) -> dict[Any, Any]:
-        whole = OmegaConf.create()
-        for part in parts:
-            try:
-                whole.merge_with(self._node(part))
-            except (OmegaConfBaseException, TypeError, ValueError) as error:
-                conflict = _conflict(OmegaConf.to_container(whole, resolve=False), self._node(part)) or ()
-                key = ".".join(str(name) for name in conflict)
-                raise InputError(
-                    f"{key or part.document.file} cannot be merged: {_first_line(error)}",
-                    hint="a map and a list do not merge: give both the same shape",
-                    file=part.document.file,
-                    line=part.document.line(conflict[len(part.package) :]) or 1,
-                ) from error
-        config = OmegaConf.to_container(whole, resolve=False)
-        if not isinstance(config, dict):  # pragma: no cover - it began as one
-            raise TypeError(type(config).__name__)
-        config.pop("hydra", None)
-        return config
-
-    def _node(self, part: Part) -> DictConfig:
-        """Return the document's body below its package; merging copies it, so one serves all jobs."""
-        key = part.document.file, "\0".join(map(str, part.package))
-        if key not in self._nodes:
-            body = part.document.body
-            if not part.package:
-                if not isinstance(body, dict):
-                    raise TypeError("a list cannot be merged into a map")
-                body = {name: value for name, value in body.items() if name != "hydra"}
-            for name in reversed(part.package):
-                body = {name: body}
-            self._nodes[key] = OmegaConf.create(body)
-        return self._nodes[key]
+        """Return the parts merged: by the plain rule where it is exact, else by OmegaConf itself."""
+        whole: dict[Any, Any] = {}
+        try:
+            for part in parts:
+                whole = _plain_merge(whole, _embedded(part))
+        except _NotPlain:
+            whole = merge_exactly(parts)
+        whole.pop("hydra", None)
+        return whole
 
     def _translated(self, error: Exception, job: str | None) -> InputError:
         """Return what a failure of Hydra means, with the place that it names."""
@@ -169,6 +146,9 @@ class Composer:
             options = list(error.options or [])
             near = difflib.get_close_matches(words, options, 1)
             hint = f"use {near[0]}" if near else f"there is: {', '.join(options)}" if options else "add the file"
+            elsewhere = missing.removeprefix("job/")
+            if elsewhere != missing and self._repository.document(elsewhere):
+                hint = f"begin it with /: `/{elsewhere.rpartition('/')[0]}`; without, it is looked for below job/"
         elif said.startswith("Could not override 'job'"):
             said, hint = "the primary config does not include jobs", "add `- job: ???` to its defaults"
             named = None
@@ -197,9 +177,8 @@ class Composer:
     def _place(self, words: str, named: str | None, job: str | None) -> tuple[str, int | None]:
         """Return where a defaults list says ``words``: in the config that Hydra named, else in the likely ones."""
         likely = [self._repository.document(named)] if named else []
-        if not named:
-            likely += [self._repository.document(f"job/{job}")] if job else []
-            likely += [self._repository.last, self._repository.document(self._config_name)]
+        likely += [self._repository.document(f"job/{job}")] if job else []
+        likely += [self._repository.last, self._repository.document(self._config_name)]
         documents = [document for document in likely if document]
         for document in documents:
             line = document.default_line(words)
@@ -338,8 +317,8 @@ def _hydra() -> Iterator[None]:
         base = hydra.version.VersionBase.instance()
         before = base.version_base, hydra.version._get_version, defaults_list._create_interpolation_map
         known = BaseContainer._resolvers
-        base.version_base = hydra.version._get_version(VERSION_BASE)
-        hydra.version._get_version = functools.lru_cache(before[1])
+        base.version_base = before[1](VERSION_BASE)
+        hydra.version._get_version = _cached(before[1])
         defaults_list._create_interpolation_map = functools.partial(_interpolation_map, before[2])
         BaseContainer._resolvers = {name: known[name] for name in _PURE_RESOLVERS if name in known}
         try:
@@ -349,6 +328,11 @@ def _hydra() -> Iterator[None]:
             BaseContainer._resolvers = known
             if missing:
                 Singleton._instances.pop(hydra.version.VersionBase, None)
+
+
+@functools.lru_cache(maxsize=2)
+def _cached(function: Any) -> Any:
+    return functools.lru_cache(function)
 
 
 def _interpolation_map(whole: Any, overrides: Any, defaults: Any, self_added: bool) -> Any:
@@ -378,6 +362,70 @@ def _at(tree: Any, path: Path) -> Any:
         else:
             return _NOTHING
     return tree
+
+
+def merge_exactly(parts: list[Part]) -> dict[Any, Any]:
+    """Return the parts merged by OmegaConf; InputError with the place of what cannot be merged."""
+    whole = OmegaConf.create()
+    for part in parts:
+        node = OmegaConf.create(copy.deepcopy(_embedded(part, or_list=True)))
+        try:
+            whole.merge_with(node)
+        except (OmegaConfBaseException, TypeError, ValueError) as error:
+            conflict = _conflict(OmegaConf.to_container(whole, resolve=False), node) or ()
+            key = ".".join(str(name) for name in conflict)
+            raise InputError(
+                f"{key or part.document.file} cannot be merged: {_first_line(error)}",
+                hint="a map and a list do not merge: give both the same shape",
+                file=part.document.file,
+                line=part.document.line(conflict[len(part.package) :]) or 1,
+            ) from error
+    merged = OmegaConf.to_container(whole, resolve=False)
+    if not isinstance(merged, dict):  # pragma: no cover - it began as one
+        raise TypeError(type(merged).__name__)
+    return merged
+
+
+class _NotPlain(Exception):
+    """The plain rule is not exact here."""
+
+
+def _embedded(part: Part, *, or_list: bool = False) -> Any:
+    """Return the document's body below its package, without Hydra's own node."""
+    body = part.document.body
+    if not part.package and isinstance(body, dict) and "hydra" in body:
+        body = {name: value for name, value in body.items() if name != "hydra"}
+    for name in reversed(part.package):
+        body = {name: body}
+    if not isinstance(body, dict) and not or_list:
+        raise _NotPlain
+    return body
+
+
+def _plain_merge(old: dict[Any, Any], new: dict[Any, Any]) -> dict[Any, Any]:
+    """Return what OmegaConf's merge of untyped nodes gives, sharing what does not change.
+
+    Where OmegaConf would follow a reference, or refuse, _NotPlain is raised.
+    """
+    merged = dict(old)
+    for name, value in new.items():
+        before = merged.get(name)
+        if name not in merged:
+            merged[name] = value
+            continue
+        reference = isinstance(before, str) and "${" in before
+        if value == "???" and isinstance(value, str):
+            if reference:
+                raise _NotPlain
+        elif isinstance(value, dict):
+            if isinstance(before, list) or reference:
+                raise _NotPlain
+            merged[name] = _plain_merge(before, value) if isinstance(before, dict) else value
+        elif isinstance(value, list) and (isinstance(before, dict) or reference):
+            raise _NotPlain
+        else:
+            merged[name] = value
+    return merged
 
 
 def _conflict(old: Any, new: Any, path: Path = ()) -> Path | None:

@@ -4,10 +4,10 @@ import os
 import re
 import subprocess
 import threading
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from pathlib import Path
 from types import TracebackType
-from typing import NamedTuple, Self
+from typing import IO, NamedTuple, Self
 
 from espalier.core.errors import EspalierError, InputError, UnavailableError
 from espalier.core.model import Commit
@@ -15,6 +15,7 @@ from espalier.core.model import Commit
 LINKS_MAX = 40  # as Linux follows symbolic links
 _STEERING = re.compile(r"GIT_(?!CONFIG_|CEILING_DIRECTORIES\Z|EXEC_PATH\Z|SSL_|TEST_)")
 _CHUNK = 1 << 16
+_AT_ONCE = 500  # ids of 65 bytes: what fits into a pipe of 64 KiB, so that writing them never waits for reading
 
 
 class Entry(NamedTuple):
@@ -41,6 +42,7 @@ class Objects:
         self.repository = repository
         self.commit = commit
         self._process: subprocess.Popen[bytes] | None = None
+        self._fetched: dict[str, bytes] = {}
         self._links: dict[str, str] = {}
         self._lock = threading.Lock()
 
@@ -112,33 +114,54 @@ class Objects:
 
     def blob(self, oid: str, limit: int) -> bytes | None:
         """Return the content of a blob, None when it has more than ``limit`` bytes."""
+        if oid in self._fetched:
+            return self._fetched[oid]
         with self._lock:
-            if self._process is None:
-                self._process = _start(self.repository, "cat-file", "--batch")
-            process = self._process
-            stdin, stdout = process.stdin, process.stdout
-            if stdin is None or stdout is None:  # pragma: no cover - both were asked for
-                raise UnavailableError("git has no pipes", hint="try again")
-            try:
-                stdin.write(oid.encode() + b"\n")
-                stdin.flush()
-                head = stdout.readline().split()
-            except BrokenPipeError:
-                head = []
-            if len(head) != 3 or head[1] != b"blob":
-                raise UnavailableError(
-                    f"git does not have the object {oid}",
-                    hint="fetch it (git fetch), or look what is wrong with git fsck",
-                )
-            size = int(head[2])
-            if size > limit:
-                left = size + 1
-                while left:
-                    left -= len(stdout.read(min(left, _CHUNK)))
-                return None
-            content = stdout.read(size)
-            stdout.read(1)
-            return content
+            process = self._batch([oid])
+            return self._answer(process, oid, limit)
+
+    def prefetch(self, paths: Iterable[str], limit: int) -> None:
+        """Read the files among ``paths`` in few round trips; they are kept until this is closed."""
+        ids = {entry.id for path in paths if (entry := self.entries.get(path)) and entry.kind == "blob"}
+        todo = sorted(ids - self._fetched.keys())
+        with self._lock:
+            for start in range(0, len(todo), _AT_ONCE):
+                part = todo[start : start + _AT_ONCE]
+                process = self._batch(part)
+                for oid in part:
+                    content = self._answer(process, oid, limit)
+                    if content is not None:
+                        self._fetched[oid] = content
+
+    def _batch(self, ids: Sequence[str]) -> "subprocess.Popen[bytes]":
+        """Ask for ``ids``; their answers are to be read in this order."""
+        if self._process is None:
+            self._process = _start(self.repository, "cat-file", "--batch")
+        try:
+            _pipe(self._process.stdin).write("".join(f"{oid}\n" for oid in ids).encode())
+            _pipe(self._process.stdin).flush()
+        except BrokenPipeError as error:
+            raise UnavailableError("git ended early", hint="look what is wrong with git fsck") from error
+        return self._process
+
+    def _answer(self, process: "subprocess.Popen[bytes]", oid: str, limit: int) -> bytes | None:
+        stdout = _pipe(process.stdout)
+        head = stdout.readline().split()
+        if len(head) != 3 or head[1] != b"blob":
+            raise UnavailableError(
+                f"git does not have the object {oid}",
+                hint="fetch it (git fetch), or look what is wrong with git fsck",
+            )
+        size = int(head[2])
+        if size > limit:
+            left = size + 1
+            while left:
+                read = len(stdout.read(min(left, _CHUNK)))
+                left = left - read if read else 0
+            return None
+        content = stdout.read(size)
+        stdout.read(1)
+        return content
 
     def below(self, path: str) -> Iterator[tuple[str, Entry]]:
         """Yield every entry that is no tree at or below ``path``, in git's order."""
@@ -155,6 +178,12 @@ class Objects:
             content = self.blob(entry.id, 4096)  # PATH_MAX of Linux
             self._links[path] = "/" if content is None else content.decode("utf-8", "surrogateescape")
         return self._links[path]
+
+
+def _pipe(stream: IO[bytes] | None) -> IO[bytes]:
+    if stream is None:  # pragma: no cover - both were asked for
+        raise UnavailableError("git has no pipes", hint="try again")
+    return stream
 
 
 def git(repository: Path, *arguments: str, variables: dict[str, str] | None = None) -> bytes:
@@ -185,7 +214,7 @@ def resolve(repository: Path, rev: str) -> Commit:
         raise InputError(f"{rev!r} names no commit", hint="use a branch, a tag, a commit id or HEAD")
     try:
         found = git(repository, "rev-parse", "--verify", "--quiet", "--end-of-options", f"{rev}^{{commit}}")
-    except _NothingSaid:
+    except InputError:
         if rev == "HEAD" or rev == "@":
             raise InputError(
                 "the repository has no commit yet",
@@ -210,10 +239,6 @@ def dirty(repository: Path) -> list[str]:
     return sorted({row[3:] for row in listing.decode("utf-8", "surrogateescape").split("\0") if row})
 
 
-class _NothingSaid(InputError):
-    """git failed quietly, as it was asked to."""
-
-
 def _start(repository: Path, *arguments: str, variables: dict[str, str] | None = None) -> "subprocess.Popen[bytes]":
     quiet: Sequence[str] = (
         "-c",
@@ -228,7 +253,7 @@ def _start(repository: Path, *arguments: str, variables: dict[str, str] | None =
             ["git", "-C", str(repository), "--no-pager", *quiet, *arguments],
             stdin=subprocess.PIPE,
             stdout=subprocess.PIPE,
-            stderr=subprocess.PIPE if arguments[0] != "cat-file" else subprocess.DEVNULL,
+            stderr=subprocess.PIPE if "--batch" not in arguments else subprocess.DEVNULL,
             env=environment() | (variables or {}),
         )
     except FileNotFoundError as error:
@@ -244,7 +269,8 @@ def environment() -> dict[str, str]:
         "GIT_TERMINAL_PROMPT": "0",
         "GIT_OPTIONAL_LOCKS": "0",
         "GIT_NO_REPLACE_OBJECTS": "1",  # a replaced object is not what was committed
-        "GIT_NO_LAZY_FETCH": "1",  # planning is offline
+        "GIT_NO_LAZY_FETCH": "1",  # planning is offline; older gits know only the next line
+        "GIT_ALLOW_PROTOCOL": "none",
         "GIT_PAGER": "cat",
     }
     return kept | fixed
@@ -262,5 +288,5 @@ def _translated(said: str, repository: Path) -> EspalierError:
     if "cannot change to" in said:
         return InputError(f"{repository} is not a folder that can be read", hint="give the repository with -C")
     if not last:
-        return _NothingSaid("git failed", hint="look at the repository with git fsck")
+        return InputError("git failed and said nothing", hint="look at the repository with git fsck")
     return InputError(f"git: {last}", hint="look at the repository with git status and git fsck")

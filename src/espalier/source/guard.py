@@ -263,7 +263,7 @@ def _check_strings(document: Document) -> None:
                 if key is None or isinstance(key, tuple | bytes):
                     raise InputError(
                         "a key that is null or no plain value", hint="quote the key", file=document.file,
-                        line=document.line(path),
+                        line=document.line(path) or 1,
                     )  # fmt: skip
                 walk(inner, (*path, key))
         elif isinstance(value, list):

@@ -56,7 +56,7 @@ def read_layout(objects: Objects) -> Layout:
             raise InputError(f"unknown key {key!r}", hint=f"there is: {', '.join(_KEYS)}", file=where, line=line)
         if not isinstance(value, str) or not re.match(r"[^\x00-\x1f/$][^\x00-\x1f$]*\Z", value):
             raise InputError(f"{key} is no relative path", hint=f'write {key} = "conf"', file=where, line=line)
-        if ".." in value.split("/") or value.endswith("/"):
+        if {"", ".", ".."} & set(value.split("/")):
             raise InputError(f"{key} is no plain path", hint="name a folder of the repository", file=where, line=line)
     layout = Layout(found.get("config_dir", "conf"), found.get("config_name", "config").removesuffix(".yaml"))
     if "/" in layout.config_name:

@@ -22,7 +22,8 @@ from espalier.source.schema import Path, shown
 
 LATE = ("job", "project", "commit", "version", "trial", "output_dir", "checkpoint_dir")
 ENVIRONMENT = ("espalier.env", "oc.env")
-CHAIN_MAX = 100  # references that lead to references
+PURE = ("oc.select", "oc.create", "oc.decode", "oc.dict.keys", "oc.dict.values")
+CHAIN_MAX = 30  # references that lead to references; each takes some 20 frames of Python
 TEXT_MAX = 100_000  # characters of a resolved string
 
 _LATE_TEXT = re.compile(r"\$\{(?:espalier\.|oc\.env:)")
@@ -88,6 +89,7 @@ class Resolver:
         self._known: dict[Path, Outcome] = {}
         self._active: dict[Path, None] = {}
         self._frames: list[_Frame] = []
+        self._chained = 0
 
     def node(self, path: Path) -> Outcome:
         """Return the node at ``path`` resolved, whole; Fault where that cannot be."""
@@ -100,8 +102,6 @@ class Resolver:
         if path in self._active:
             chain = " → ".join(shown(step) for step in [*self._active, path])
             raise Fault(f"{shown(path)} refers to itself: {chain}", hint="break the circle", path=path)
-        if len(self._active) > CHAIN_MAX:
-            raise Fault(f"more than {CHAIN_MAX} nested references", hint="refer directly", path=path)
         self._active[path] = None
         frame = _Frame(path)
         self._frames.append(frame)
@@ -148,6 +148,20 @@ class Resolver:
             return [self.written((*path, index)) for index in range(len(raw))]
         return raw
 
+    def opened(self, path: Path) -> Any:
+        """Return, for a reference to a map, a map whose leaves are references to that map's; None for all else."""
+        raw = _get(self.tree, path)
+        if not isinstance(raw, str) or "${" not in raw or _only_reference(raw) is None:
+            return None
+        self._frames.append(_Frame(path))
+        try:
+            spot = self._through(path)
+        finally:
+            self._frames.pop()
+        if isinstance(spot, _Computed):
+            return spot.value if isinstance(spot.value, dict) else None
+        return _references(_get(self.tree, spot), spot) if isinstance(_get(self.tree, spot), dict) else None
+
     def _resolved(self, path: Path, raw: Any) -> Any:
         if isinstance(raw, dict):
             return {name: self._child((*path, name)) for name in raw}
@@ -176,6 +190,9 @@ class Resolver:
                 hint="write the text in another way",
                 path=path,
             )
+        if self._chained >= CHAIN_MAX:
+            raise Fault(f"more than {CHAIN_MAX} nested references", hint="refer directly", path=path)
+        self._chained += 1
         try:
             return self._visitor(path).visit(grammar(raw))
         except InputError:
@@ -187,6 +204,8 @@ class Resolver:
         except Exception as error:
             said = str(error).splitlines()[0] if str(error) else type(error).__name__
             raise Fault(f"{shown(path)}: {raw!r}: {said}", hint="mend the interpolation", path=path) from error
+        finally:
+            self._chained -= 1
 
     def _visitor(self, path: Path) -> "GrammarVisitor":
         return GrammarVisitor(
@@ -297,10 +316,18 @@ class Resolver:
             self._frames[-1].swept = True
 
     def _nearest(self, key: str, path: Path) -> str:
+        dots = len(key) - len(key.lstrip("."))
+        head, _, last = key[dots:].rpartition(".")
+        if dots:
+            beside = _get(self.tree, (*path[: len(path) - dots], *(head.split(".") if head else ())))
+            near = (
+                difflib.get_close_matches(last, [str(name) for name in beside], 1) if isinstance(beside, dict) else []
+            )
+            if near:
+                return f"use ${{{'.' * dots}{head}{'.' if head else ''}{near[0]}}}"
         names = [".".join(map(str, known)) for known in _paths(self.tree, 4)]
-        near = difflib.get_close_matches(key.lstrip("."), names, 1) or [
-            name for name in names if name.rpartition(".")[2] == key.rpartition(".")[2]
-        ]
+        same = [name for name in names if name.rpartition(".")[2] == last]
+        near = difflib.get_close_matches(key[dots:], names, 1) or same
         return f"there is {near[0]!r}" if near else "refer to a node of the composed config; `.` means beside this one"
 
     # Resolvers
@@ -321,13 +348,15 @@ class Resolver:
             if not isinstance(found, dict):
                 raise Fault(f"{shown(path)}: {args[0]!r} is no map, for {name}", hint="name a map", path=path)
             return list(found) if name == "oc.dict.keys" else list(found.values())
-        known = "oc.select, oc.create, oc.decode, oc.dict.keys, oc.dict.values"
-        if name in ("oc.select", "oc.create", "oc.decode", "oc.dict.keys", "oc.dict.values"):
+        if name in PURE:
             raise Fault(f"{shown(path)}: {name} cannot be called so", hint="look at OmegaConf's manual", path=path)
+        near = difflib.get_close_matches(name, (*PURE, *ENVIRONMENT), 1)
         raise Fault(
             f"{shown(path)}: the resolver {name!r} is refused: planning runs no code of the repository",
-            hint=f"write the value, or compute it in the program; what works: {known}, and espalier.env in command, "
-            "env and data",
+            hint=f"did you mean {near[0]}?"
+            if near
+            else "write the value, or compute it in the program; what works: "
+            f"{', '.join(PURE)}, and espalier.env in command, env and data",
             path=path,
         )
 
@@ -431,14 +460,22 @@ def _only_reference(raw: str) -> Any:
     return None
 
 
+def _references(node: Any, path: Path) -> Any:
+    """Return maps as they are, with a reference to each of their leaves; a key that no reference can name stays out."""
+    if isinstance(node, dict) and node:
+        return {name: _references(inner, (*path, name)) for name, inner in node.items()}
+    named = all(isinstance(name, str) and re.match(r"[A-Za-z_$][\w$-]*\Z", name) for name in path)
+    return "${" + ".".join(path) + "}" if named and not isinstance(node, dict) else node
+
+
 def _key(node: Any, name: str) -> Any:
-    return int(name) if isinstance(node, list) and re.match(r"-?[0-9]+\Z", name) else name
+    return int(name) if isinstance(node, list) and re.match(r"[0-9]+\Z", name) else name
 
 
 def _get(tree: Any, path: Path) -> Any:
     for name in path:
         if (isinstance(tree, dict) and name in tree) or (
-            isinstance(tree, list) and isinstance(name, int) and -len(tree) <= name < len(tree)
+            isinstance(tree, list) and isinstance(name, int) and name < len(tree)
         ):
             tree = tree[name]
         else:

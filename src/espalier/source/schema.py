@@ -176,6 +176,14 @@ _REMOTE = re.compile(r"[A-Za-z0-9_][A-Za-z0-9_.-]*\Z")
 _BRANCH = re.compile(r"(?!.*(?:\.\.|//|@\{|\.lock\Z|/\Z))[A-Za-z0-9_][A-Za-z0-9_./+@-]*\Z")
 
 
+_SHAPES: Mapping[str, str] = {
+    "texts": "write a list, such as [src]",
+    "map": "write `name: value` lines below it",
+    "node": "write `name: value` lines below it",
+    "nodes": "write `name: value` lines below it",
+}
+
+
 def check_keys(fields: Mapping[str, Field], node: Mapping[Any, Any], path: Path, report: Report) -> None:
     """Report keys that the table has none of, required ones that are missing, and those that are not there yet."""
     for name in node:
@@ -319,7 +327,7 @@ def _unlike(word: str, about: Field) -> str:
 
 def _mend(about: Field, value: Any) -> str:
     if not about.choices:
-        return about.about
+        return _SHAPES.get(about.kind, about.about)
     near = difflib.get_close_matches(_word(value), about.choices, 1)
     return f"use {near[0]}" if near else f"use one of these: {', '.join(about.choices)}"
 

@@ -8,15 +8,16 @@ from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
+import mlflow
 import mlflow.exceptions
 from mlflow import MlflowClient
 from mlflow.entities import Metric as ClientMetric
-from mlflow.entities import Param, RunTag
+from mlflow.entities import Param, RunStatus, RunTag
 from mlflow.entities import Run as ClientRun
 from mlflow.store.artifact.artifact_repository_registry import get_artifact_repository
 
 from espalier.core.errors import EspalierError, RejectedError, UnavailableError
-from espalier.tracking.keys import RunStatus
+from espalier.tracking import keys
 from espalier.tracking.location import locked, sqlite_file
 from espalier.tracking.store import Experiment, Metric, Run, batches, deleted_experiment, refused
 
@@ -33,6 +34,7 @@ class ClientStore:
         self._shown = shown
         with _translated(shown):
             prepare(uri)
+            mlflow.set_tracking_uri(uri)  # where proxied artifacts go
             self._client = MlflowClient(tracking_uri=uri, registry_uri=uri)
             self._client.search_experiments(max_results=1)
 
@@ -91,12 +93,10 @@ class ClientStore:
                     tags=[RunTag(key, value) for key, value in some_tags.items()],
                 )
 
-    def update(self, run_id: str, status: RunStatus | None, end_ms: int | None, name: str | None) -> None:
-        with _translated(self._shown):
-            if name or (status and end_ms is None):
-                self._client.update_run(run_id, status=status, name=name)
-            if end_ms is not None:
-                self._client.set_terminated(run_id, status=status, end_time=end_ms)
+    def update(self, run_id: str, status: keys.RunStatus | None, end_ms: int | None, name: str | None) -> None:
+        told = RunStatus.from_string(status) if status else None
+        with _translated(self._shown):  # the client's own methods take three transactions for it
+            self._client._tracking_client.store.update_run_info(run_id, told, end_ms, name)
 
     def delete(self, run_id: str) -> None:
         with _translated(self._shown):

@@ -23,10 +23,10 @@ from pathlib import Path
 from typing import Any
 
 from espalier.core.errors import EspalierError, RejectedError, UnavailableError
+from espalier.tracking.child import ORDER
 from espalier.tracking.location import sqlite_file
 from espalier.tracking.store import Metric, Store
 
-ORDER = "ESPALIER_TRACKING_SERVICE"
 IDLE_S = 60.0
 BEAT_S = 1.0  # while an answer is being worked on, a line says so at this interval
 

@@ -1,7 +1,8 @@
 """The supervisor of one attempt: claims it, starts the program, keeps its log, ends it, writes how it ended.
 
-Started as ``python -I -S main.py FOLDER ROUND``, with its order (JSON) on stdin: the environment of the program
-is in it and never on disk. Imports nothing of ours but its neighbours; standard library only, Python 3.7.
+Started as ``python -I -S main.py FOLDER ROUND`` with its order (JSON) on stdin, or by ``work`` in a process that
+was forked for it. The environment of the program is in the order, and never on disk. Imports nothing of ours but
+its neighbours; standard library only, Python 3.7.
 Never decides whether an attempt is repeated, and never overwrites an end that was written.
 """
 
@@ -18,6 +19,7 @@ from contextlib import suppress
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:  # typing itself is slow to import
+    from collections.abc import Callable
     from typing import Any
 
 if not __package__:  # started as a file: its neighbours are found from the folder that holds the package
@@ -36,13 +38,21 @@ _KEY = "ESPALIER_KEY"
 
 
 def main(arguments: list[str]) -> int:
-    """Run one attempt to its end; 0 also where another worker has claimed it."""
+    """Run the attempt of ``FOLDER ROUND`` whose order is on stdin; 0 also where another worker has claimed it."""
     folder, round_ = arguments
+    return work(folder, int(round_), lambda: json.loads(_read_all(0).decode("utf-8", "surrogatepass")))
+
+
+def work(folder: str, round_: int, order_of: Callable[[], dict[str, Any]]) -> int:
+    """Run one attempt to its end in this process, which is the worker from here on.
+
+    SIGTERM has to be blocked, so that a wish to end that comes early is not its death.
+    """
     watch = _Signals()
     if not create_whole(os.path.join(folder, f"claim.{round_}"), claim()):
         return 0
-    order = json.loads(_read_all(0).decode("utf-8", "surrogatepass"))
-    end: dict[str, Any] = {"round": int(round_)}
+    order = order_of()
+    end: dict[str, Any] = {"round": round_}
     try:
         end.update(_Attempt(order, folder, watch).run())
     except Exception as error:  # whatever it is, the attempt has an end that says so
@@ -137,7 +147,7 @@ class _Attempt:
             if "/" not in argv[0] and os.path.exists(os.path.join(self.order["work"], argv[0])):
                 hint = f"; is ./{argv[0]} meant?"
             return 127, f"program not found: {argv[0]}{hint}"
-        prctl = _prctl()
+        prctl = load_prctl()
         if prctl:
             prctl(_PR_SET_CHILD_SUBREAPER, 1, 0, 0, 0)
         out = self.log
@@ -322,13 +332,19 @@ def _signal_name(number: int) -> str:
     return name + " (out of memory?)" if number == signal.SIGKILL else name
 
 
-def _prctl() -> Any:
-    try:
-        import ctypes
+_loaded: list[Any] = []
 
-        return ctypes.CDLL(None).prctl
-    except (ImportError, OSError, AttributeError):
-        return None
+
+def load_prctl() -> Any:
+    """Return the C library's prctl, None where there is none; a process that forks workers calls it before."""
+    if not _loaded:
+        try:
+            import ctypes
+
+            _loaded.append(ctypes.CDLL(None).prctl)
+        except (ImportError, OSError, AttributeError):
+            _loaded.append(None)
+    return _loaded[0]
 
 
 def _reap() -> bool:

@@ -18,7 +18,7 @@ from omegaconf import OmegaConf
 from omegaconf.basecontainer import BaseContainer
 
 from espalier.core.errors import InputError
-from espalier.source.compose import Composer
+from espalier.source.compose import Composer, merge_exactly
 from espalier.source.git import Objects
 from tests.contract.source.repository import Repo
 
@@ -201,6 +201,9 @@ def test_a_commit_composes_to_what_hydra_gives_on_a_checkout(
     found = from_git(repo.top, commit)
     assert found == expected
     assert repr(found) == repr(expected)  # types and order too
+    with Objects(repo.top, commit) as objects:
+        exact = merge_exactly(list(Composer(objects, "conf", "config").compose("a").parts))
+    assert repr(exact) == repr(expected)  # by OmegaConf itself, which the plain rule stands in for
 
 
 @pytest.mark.parametrize("name", REFUSED)

@@ -527,3 +527,84 @@ def test_names_that_are_not_legal_or_differ_in_case_alone_are_errors(repo: Repo)
     declared = repo.declared()
     assert [job.name for job in declared.jobs] == ["X"]
     assert sorted(error.job for error in declared.errors) == ["a b", "open", "x", "é"]
+
+
+def test_maps_of_a_job_may_be_references_and_a_sweep_may_reach_into_them(repo: Repo) -> None:
+    config = (repo.top / "conf/config.yaml").read_text()
+    shared = """
+shared:
+  params: {a: 1, m: {b: "${..a}", c: "${job.params.lr}"}}
+  env: {X: "${job.params.lr}", Y: y}
+  data: {d: {uri: "gs://x", version: "1"}}
+"""
+    repo.commit({"conf/config.yaml": config + shared})
+    repo.job_file(
+        """
+        command: x
+        code: []
+        params: ${shared.params}
+        env: ${shared.env}
+        data: ${shared.data}
+        sweep: {params: {lr: "1,2", m.e: 5}}
+        """
+    )
+    job = repo.job()
+    assert job.spec.params == {"a": 1, "m.b": 1, "m.c": "${shared.params.m.c}"}
+    assert job.spec.env == {"X": "${shared.env.X}", "Y": "y"}
+    assert job.spec.context == {"shared.params.m.c": "${job.params.lr}", "shared.env.X": "${job.params.lr}"}
+    assert job.spec.data["d"].uri == "gs://x"
+    assert job.points[1].params == {"a": 1, "m.b": 1, "m.c": 2, "m.e": 5, "lr": 2}
+    assert job.points[1].program is not None
+    assert job.points[1].program.env == {"X": "2", "Y": "y"}
+
+
+def test_the_schema_of_a_job_file_knows_every_key() -> None:
+    import json
+
+    from espalier.source.schema import JOB, json_schema
+
+    schema = json.loads(json.dumps(json_schema()))
+    assert schema["$schema"] == "https://json-schema.org/draft/2020-12/schema"
+    there = {name for name, field in JOB.items() if not field.later}
+    assert set(schema["properties"]) == there | {"defaults"}
+    assert schema["required"] == ["command", "code"]
+    assert schema["additionalProperties"] is False
+    assert all(entry.get("description") for entry in schema["properties"].values())
+    assert schema["properties"]["grace_s"]["default"] == 30.0
+
+
+@pytest.mark.parametrize(
+    ("text", "expected", "hint"),
+    [
+        ("defaults:\n  - /optim@params.optim: adm\n", "2: there is no optim/adm.yaml", "use adam"),
+        (
+            "defaults:\n  - optim@params.optim: adam\n",
+            "2: there is no job/optim/adam.yaml",
+            "begin it with /: `/optim`",
+        ),
+        ("x: 1\ndefaults:\n  - override /backend: vertex\n", "3: there is no backend/vertex.yaml", "there is: local"),
+        ("defaults:\n  - override /optim: adam\n", "2: nothing in the defaults list is optim@job.optim", ""),
+        (BARE + "params: {bb: 1, a: '${.b}'}\n", "3: params.a: there is no '.b'", "use ${.bb}"),
+        (
+            BARE + "params: {bb: 1, a: '${params.bb}'}\n",
+            "3: params.a: there is no 'params.bb'",
+            "there is 'job.params.bb'",
+        ),
+        (BARE + "params: {a: '${oc.selct:x}'}\n", "3: params.a: the resolver 'oc.selct'", "did you mean oc.select?"),
+        ("# @package _global_\ncommand: x\ncode: []\n", "2: command stands beside `job:`", "indent the job"),
+        ("command: x\ncode: src\n", "2: code is 'src', not a list of text", "write a list"),
+        ("command: x\ncode: []\nresorces: {}\n", "3: unknown key 'resorces'", "use resources"),
+        (BARE + "sweep: {params: {a: '1,2'}, metod: x}\n", "3: unknown key 'sweep.metod'", "use method"),
+    ],
+)
+def test_an_error_names_the_line_and_the_nearest_that_there_is(repo: Repo, text: str, expected: str, hint: str) -> None:
+    repo.job_file(text, conf__optim__adam="")
+    repo.commit({"conf/optim/adam.yaml": "lr: 1\n"})
+    found = [
+        error
+        for error in repo.errors()
+        if f"conf/job/a.yaml:{error.line}" and expected in f"{error.line}: {error.message}"
+    ]
+    assert found, repo.errors()
+    assert found[0].file == "conf/job/a.yaml"
+    assert hint in found[0].hint

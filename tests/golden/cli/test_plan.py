@@ -3,6 +3,7 @@
 import json
 import re
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -73,4 +74,8 @@ def test_a_page_lets_no_markup_of_the_config_through() -> None:
 def test_a_thousand_unchanged_jobs_are_counted_and_those_that_need_a_person_are_named() -> None:
     text = plan_text(quiet_plan(1000))
     assert text == "1000 unchanged"
+    quiet = quiet_plan(1000)
+    failed = replace(quiet.actions[500], reason="failed (exit code 1); espalier retry job00500@v1 to try again")
+    mixed = replace(quiet, actions=(*quiet.actions[:500], failed, *quiet.actions[501:]))
+    assert plan_text(mixed).splitlines()[0] == f"= job00500  v1  {failed.reason}"
     assert len(plan_text(quiet_plan(1000), every=True).splitlines()) == 1002

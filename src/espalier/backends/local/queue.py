@@ -5,9 +5,11 @@ Every change is one SQLite transaction; a change that is already made changes no
 
 import json
 import os
+import shutil
 import sqlite3
+import threading
 from collections.abc import Collection, Iterable, Iterator, Mapping
-from contextlib import closing, contextmanager
+from contextlib import closing, contextmanager, suppress
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from pathlib import Path
@@ -109,30 +111,42 @@ def now() -> str:
 
 
 class Queue:
-    """The queue below a root. Every call opens it, so that it can be used from any thread and after a fork."""
+    """The queue below a root.
 
-    def __init__(self, root: Path) -> None:
+    Every call opens it, so that it can be used from any thread and after a fork; ``kept`` holds it open, for a
+    process that uses it all the time from one thread.
+    """
+
+    def __init__(self, root: Path, *, kept: bool = False) -> None:
         self.path = root / FILE
+        self._kept = self._connect() if kept else None
 
     def exists(self) -> bool:
         return self.path.exists()
 
     def make(self) -> None:
-        """Make the queue unless it is there."""
-        os.close(os.open(self.path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600))
-        with self._open() as db:
-            db.execute("PRAGMA journal_mode=WAL")
-            db.execute("BEGIN IMMEDIATE")
-            if db.execute("PRAGMA user_version").fetchone()[0] == 0:
+        """Make the queue unless it is there; others see it whole or not at all."""
+        folder = self.path.with_name(f".making-{os.getpid()}-{threading.get_ident()}")
+        folder.mkdir(mode=0o700)
+        try:
+            made = Queue(folder)
+            os.close(os.open(made.path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600))
+            with made._open() as db:
+                db.execute("PRAGMA journal_mode=WAL")
+            with made._transaction(lasting=True) as db:
                 for statement in _SCHEMA.split(";"):
                     db.execute(statement)
                 db.execute(f"PRAGMA user_version={FORMAT}")
+            with suppress(FileExistsError):
+                os.link(made.path, self.path)
+        finally:
+            shutil.rmtree(folder)
 
     def add(self, key: str, launch: Launch, prepared: Prepared, environment: Mapping[str, str]) -> bool:
         """Add one attempt; return whether it was new."""
         want = launch.spec.resources
         spec = canonical_json(plain(launch.spec))
-        with self._transaction() as db:
+        with self._transaction(lasting=True) as db:
             db.execute("INSERT OR IGNORE INTO specs VALUES (?, ?)", (sha256(spec), spec))
             done = db.execute(
                 "INSERT OR IGNORE INTO trials (key, version, trial, attempt, spec, launch, prepared, cpus, memory_gib,"
@@ -205,7 +219,7 @@ class Queue:
     def start(self, chosen: Mapping[str, tuple[str, ...]]) -> set[str]:
         """Mark queued trials as running, with their GPUs; return those that still were queued."""
         started = set()
-        with self._transaction() as db:
+        with self._transaction(lasting=True) as db:
             for key, gpus in chosen.items():
                 done = db.execute(
                     "UPDATE trials SET state='running', started_at=?, assigned=?, message=NULL"
@@ -226,7 +240,7 @@ class Queue:
             )
 
     def end(self, key: str, state: str, *, exit_code: int | None, message: str | None, ended_at: str = "") -> None:
-        """Record the final state of a trial that has none."""
+        """Record the final state of a trial that has none; after a power cut it is found again in its folder."""
         with self._transaction() as db:
             db.execute(
                 "UPDATE trials SET state=?, exit_code=?, message=?, ended_at=?"
@@ -269,26 +283,39 @@ class Queue:
         with self._transaction() as db:
             db.execute("UPDATE trials SET environment=? WHERE key=?", (json.dumps(dict(environment)), key))
 
+    def _connect(self) -> sqlite3.Connection:
+        db = sqlite3.connect(self.path, timeout=BUSY_S, isolation_level=None)
+        if db.execute("PRAGMA user_version").fetchone()[0] > FORMAT:
+            db.close()
+            raise UnavailableError(f"{self.path} is of a newer espalier", hint="upgrade espalier")
+        return db
+
     @contextmanager
     def _open(self) -> Iterator[sqlite3.Connection]:
         try:
-            with closing(sqlite3.connect(self.path, timeout=BUSY_S, isolation_level=None)) as db:
-                if db.execute("PRAGMA user_version").fetchone()[0] > FORMAT:
-                    raise UnavailableError(f"{self.path} is of a newer espalier", hint="upgrade espalier")
-                db.execute("PRAGMA synchronous=FULL")  # a start that was recorded survives a power cut
-                yield db
-                if db.in_transaction:
-                    db.execute("COMMIT")
+            if self._kept:
+                yield self._kept
+            else:
+                with closing(self._connect()) as db:
+                    yield db
         except sqlite3.Error as error:
             raise UnavailableError(
                 f"the queue {self.path} cannot be used: {error}", hint="see whether the disk is full or read-only"
             ) from error
 
     @contextmanager
-    def _transaction(self) -> Iterator[sqlite3.Connection]:
+    def _transaction(self, *, lasting: bool = False) -> Iterator[sqlite3.Connection]:
+        """Change the queue, all or nothing; ``lasting``: what is said here outlives a power cut."""
         with self._open() as db:
+            db.execute(f"PRAGMA synchronous={'FULL' if lasting else 'NORMAL'}")
             db.execute("BEGIN IMMEDIATE")
-            yield db
+            try:
+                yield db
+                db.execute("COMMIT")
+            except BaseException:
+                if db.in_transaction:
+                    db.execute("ROLLBACK")
+                raise
 
 
 def _row(line: tuple[Any, ...]) -> Row:

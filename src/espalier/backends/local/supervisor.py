@@ -28,6 +28,7 @@ from espalier.backends.local.slots import Held, Machine, Wish, choose, gpus_from
 from espalier.core.errors import EspalierError
 from espalier.core.masking import mask
 from espalier.core.program import KEY_VARIABLE, missing_names
+from espalier.worker import main as worker
 
 LOCK = "runner.lock"
 LOG = "runner.log"
@@ -36,8 +37,8 @@ FOLLOWER_AFTER_S = 1.0  # what is over by then was followed by the command itsel
 FOLLOWER_AGAIN_S = (1.0, 5.0, 30.0)
 ROUNDS_MAX = 3
 FOLLOWER_MARK = "ESPALIER_FOLLOWER"
-_WORKER = str(Path(__file__).resolve().parents[2] / "worker" / "main.py")
 _LOG_MAX = 1 << 20
+_FDS = 1 << 16  # more than the runner ever has: a few and one for each worker
 
 
 def main(arguments: list[str]) -> int:
@@ -59,7 +60,8 @@ def main(arguments: list[str]) -> int:
     if os.fork():
         os._exit(0)  # the lock and the socket live on in the child
     os.setsid()
-    runner = _Runner(root, repository, lock)
+    worker.load_prctl()
+    runner = _Runner(root, repository)
     try:
         runner.run(listener)
     except Exception:
@@ -79,11 +81,10 @@ class _Worker:
 
 
 class _Runner:
-    def __init__(self, root: Path, repository: Path, lock: int) -> None:
+    def __init__(self, root: Path, repository: Path) -> None:
         self.root = root
         self.repository = repository
-        self.lock = lock
-        self.queue = Queue(root)
+        self.queue = Queue(root, kept=True)
         self.workers: dict[str, _Worker] = {}
         self.environs: dict[str, dict[str, str]] = {}  # by version
         self.latest: dict[str, str] | None = None
@@ -179,24 +180,24 @@ class _Runner:
         if row.cancel:
             self.end(row.key, "cancelled", None, "cancelled before it was started")
         elif row.round >= ROUNDS_MAX:
-            self.end(row.key, "lost", None, f"its worker did not start; see {self.root / LOG}")
+            self.end(row.key, "lost", None, f"its worker did not start: see {self.root / LOG}")
         else:
             self.queue.back(row.key)
 
-    def finish(self, worker: _Worker) -> None:
+    def finish(self, done: _Worker) -> None:
         """A worker has ended: record what it wrote."""
-        self.selector.unregister(worker.fd)
-        os.close(worker.fd)
-        del self.workers[worker.key]
-        if worker.child:
+        self.selector.unregister(done.fd)
+        os.close(done.fd)
+        del self.workers[done.key]
+        if done.child:
             with suppress(ChildProcessError):
-                os.waitpid(worker.who.pid, 0)
-        row = self.queue.read([worker.key])[worker.key]
+                os.waitpid(done.who.pid, 0)
+        row = self.queue.read([done.key])[done.key]
         if _read(order.home(self.root, row.key) / f"claim.{row.round}") is None:
             _void(order.home(self.root, row.key) / f"claim.{row.round}")
             self.again(row)
         else:
-            self.settle(row, worker.who)
+            self.settle(row, done.who)
 
     def settle(self, row: Row, who: Identity) -> None:
         """Record the end of a claimed round whose worker is gone; without an end that it wrote it is lost."""
@@ -228,12 +229,15 @@ class _Runner:
         """Start what has a slot, pass on wishes to cancel; return whether anything runs or could."""
         running = self.queue.running()
         for row in running:
-            worker = self.workers.get(row.key)
-            if row.cancel and worker and not worker.told:
-                worker.told = True
+            at_work = self.workers.get(row.key)
+            if row.cancel and at_work and not at_work.told:
+                at_work.told = True
                 (order.home(self.root, row.key) / "cancel").touch(0o600)
                 with suppress(ProcessLookupError, OSError):
-                    signal.pidfd_send_signal(worker.fd, signal.SIGTERM)
+                    signal.pidfd_send_signal(at_work.fd, signal.SIGTERM)
+        held = [Held(row.version, row.resources, row.gpus) for row in running]
+        if sum(one.resources.cpus for one in held) >= cpus():
+            return True
         wishes, rows = [], {}
         for row in self.allowed(self.queue.queued()):
             if not self.is_known(row):
@@ -247,7 +251,6 @@ class _Runner:
                 rows[row.key] = row
         if not wishes:
             return bool(self.workers)
-        held = [Held(row.version, row.resources, row.gpus) for row in running]
         gpus = dict.fromkeys(gpu for wish in wishes for gpu in wish.gpus or ())
         chosen = choose(wishes, held, replace(machine, gpus=tuple(gpus)))
         if chosen:
@@ -260,14 +263,16 @@ class _Runner:
     def allowed(self, queued: list[Row]) -> list[Row]:
         """Cancel queued trials of versions that have failed too often; return the others."""
         outcomes = self.queue.outcomes({row.version for row in queued})
+        stopped: dict[tuple[str, int], str | None] = {}
         kept = []
         for row in queued:
-            message = None if row.forced else stop_message(outcomes[row.version], row.max_failures)
-            if message:
-                if self.queue.stop(row.version, message):
+            limit = (row.version, row.max_failures)
+            if limit not in stopped:
+                stopped[limit] = message = stop_message(outcomes[row.version], row.max_failures)
+                if message and self.queue.stop(row.version, message):
                     self.follower.moved(time.monotonic())
                     self.say(f"{row.key} and what is queued beside it cancelled: {message}")
-            else:
+            if row.forced or not stopped[limit]:
                 kept.append(row)
         return kept
 
@@ -297,19 +302,12 @@ class _Runner:
             return
         folder = order.home(self.root, row.key)
         folder.mkdir(mode=0o700, parents=True, exist_ok=True)
-        memory = os.memfd_create("order", os.MFD_CLOEXEC)
+        # Blocked until the worker is ready for it: a cancel right after the start must not kill it.
+        signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGTERM})
         try:
-            with open(memory, "wb", closefd=False) as file:
-                file.write(json.dumps(told).encode())
-            os.lseek(memory, 0, os.SEEK_SET)
-            # Blocked until the worker is ready for it: a cancel right after the start must not kill it.
-            signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGTERM})
-            try:
-                pid = _spawn(["-I", "-S", _WORKER, str(folder), str(row.round)], memory, folder)
-            finally:
-                signal.pthread_sigmask(signal.SIG_UNBLOCK, {signal.SIGTERM})
+            pid = _fork_worker(str(folder), row.round, told)
         finally:
-            os.close(memory)
+            signal.pthread_sigmask(signal.SIG_UNBLOCK, {signal.SIGTERM})
         who = identity(pid) or Identity(pid, "", "")
         fd = os.pidfd_open(pid)
         self.watch(_Worker(row.key, row.version, who, fd, child=True))
@@ -347,9 +345,9 @@ class _Runner:
             self.machines[name] = look_around(environ)
         return self.machines[name]
 
-    def watch(self, worker: _Worker) -> None:
-        self.workers[worker.key] = worker
-        self.selector.register(worker.fd, selectors.EVENT_READ, worker)
+    def watch(self, at_work: _Worker) -> None:
+        self.workers[at_work.key] = at_work
+        self.selector.register(at_work.fd, selectors.EVENT_READ, at_work)
 
     def say(self, text: str) -> None:
         print(f"{now()} {text}", flush=True)
@@ -474,7 +472,12 @@ def look_around(environ: Mapping[str, str]) -> Machine:
         with suppress(OSError, subprocess.SubprocessError):
             done = subprocess.run([program, "-L"], capture_output=True, text=True, timeout=30, check=False)
             listed = done.stdout.splitlines()
-    return Machine(float(len(os.sched_getaffinity(0))), memory_gib, gpus_from(environ, listed))
+    return Machine(cpus(), memory_gib, gpus_from(environ, listed))
+
+
+def cpus() -> float:
+    """Return how many CPUs this process may use."""
+    return float(len(os.sched_getaffinity(0)))
 
 
 def start(root: Path, repository: Path) -> bool:
@@ -487,11 +490,9 @@ def start(root: Path, repository: Path) -> bool:
         if log.stat().st_size > _LOG_MAX:
             os.truncate(log, 0)
     out = os.open(log, os.O_WRONLY | os.O_CREAT | os.O_APPEND | os.O_CLOEXEC, 0o600)
-    package = str(Path(__file__).resolve().parents[3])
-    code = "import sys; sys.path.append(sys.argv[1]); from espalier.backends.local.supervisor import main;"
     try:
         done = subprocess.run(
-            [sys.executable, "-I", "-S", "-c", code + " sys.exit(main(sys.argv[2:]))", package, root, repository],
+            command(root, repository),
             stdin=subprocess.DEVNULL,
             stdout=out,
             stderr=out,
@@ -503,6 +504,16 @@ def start(root: Path, repository: Path) -> bool:
     finally:
         os.close(out)
     return done.returncode == 0
+
+
+def command(root: Path, repository: Path) -> list[str]:
+    """Return the argv that becomes the runner: without site-packages, which it does not need."""
+    package = str(Path(__file__).resolve().parents[3])
+    code = (
+        "import sys; sys.path.append(sys.argv[1]); from espalier.backends.local.supervisor import main;"
+        " sys.exit(main(sys.argv[2:]))"
+    )
+    return [sys.executable, "-I", "-S", "-c", code, package, str(root), str(repository)]
 
 
 def is_alive(root: Path) -> bool:
@@ -520,20 +531,23 @@ def is_alive(root: Path) -> bool:
     return False
 
 
-def _spawn(arguments: list[str], stdin: int, folder: Path) -> int:
-    """Start this interpreter detached, with an empty environment; return its number."""
-    out = os.open(folder / "worker.log", os.O_WRONLY | os.O_CREAT | os.O_APPEND | os.O_CLOEXEC, 0o600)
-    dup = os.POSIX_SPAWN_DUP2
+def _fork_worker(folder: str, round_: int, told: dict[str, Any]) -> int:
+    """Start a worker, detached; return its number.
+
+    Forked and not executed: starting an interpreter anew takes three times the CPU of all else in a start.
+    """
+    pid = os.fork()
+    if pid:
+        return pid
+    status = 1
     try:
-        return os.posix_spawn(
-            sys.executable,
-            [sys.executable, *arguments],
-            {"LC_ALL": "C.UTF-8"},
-            file_actions=[(dup, stdin, 0), (dup, out, 1), (dup, out, 2)],
-            setsid=True,
-        )
+        os.setsid()
+        os.closerange(3, _FDS)  # the lock above all, which must end with the runner
+        status = worker.work(folder, round_, lambda: told)
+    except BaseException:
+        traceback.print_exc()
     finally:
-        os.close(out)
+        os._exit(status)
 
 
 def _void(path: Path) -> None:

@@ -41,11 +41,11 @@ def run(arguments: argparse.Namespace) -> int:
     talk = terminal.Terminal()
     if arguments.plan and arguments.rev:
         raise InputError("a saved plan has its commit, --rev names another", hint="leave one of them out")
-    world = wiring.open_world(arguments.directory, rev=arguments.rev or "HEAD", start_tracker=True, start_runner=True)
+    saved = planfile.read(arguments.plan) if arguments.plan else None
+    world = _world(arguments, saved)
     _check_ledger(world.settings, arguments.allow_local_ledger)
     globs = tuple(arguments.job)
-    if arguments.plan:
-        saved = planfile.read(arguments.plan)
+    if saved:
         globs = globs or saved.globs
         declared, plan, snapshot = apply.check_saved(world, saved, globs)
     else:
@@ -62,13 +62,29 @@ def run(arguments: argparse.Namespace) -> int:
         cancel_running=arguments.cancel_running,
     )
     applied = apply.apply_plan(world, declared, plan, snapshot, options)
-    touched = _touched(plan, before)
+    if plan.behind and arguments.format == "text":
+        talk.say(f"behind: {plan.commit[:12]} is an ancestor of what was applied; roll back by git revert")
+    touched = set() if plan.behind else _touched(plan, before)
     awaited = sorted(set(applied.versions) & touched)
     bad: list[str] = []
     if awaited and not arguments.no_wait:
         _, bad = waiting.wait(world, awaited, before, talk)
     code = waiting.report(lookup.records(world.ledger, touched), bad, arguments, talk, terminal.out())
     return 1 if plan.errors else code
+
+
+def _world(arguments: argparse.Namespace, saved: Plan | None) -> World:
+    """Return the world with the settings of the commit that is applied."""
+    rev = saved.commit if saved else arguments.rev or "HEAD"
+    try:
+        return wiring.open_world(arguments.directory, rev=rev, start_tracker=True, start_runner=True)
+    except InputError as error:
+        if saved is None or error.file:
+            raise
+        raise RejectedError(
+            f"the plan in {arguments.plan} is of commit {rev[:12]}, which is not known here",
+            hint="apply it in the repository that it was made in, or fetch that commit, or plan again",
+        ) from error
 
 
 def _check_ledger(settings: Settings, allow_local: bool) -> None:

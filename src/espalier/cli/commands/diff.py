@@ -5,7 +5,6 @@ import shlex
 
 from espalier import wiring
 from espalier.cli import lookup, terminal
-from espalier.cli.commands.show import declared
 from espalier.cli.parser import add_format
 from espalier.cli.views.diff import Pair, diff_json, diff_text, in_time
 from espalier.cli.views.record import name_of
@@ -37,10 +36,7 @@ def run(arguments: argparse.Namespace) -> int:
         raise InputError(f"{name_of(a.version)} has no parent", hint="name the version to compare with as well")
     old, new = in_time(a.version, b.version)
     before, after = (a, b) if old is a.version else (b, a)
-    changes = diff(before.spec, after.spec)
-    if changes and arguments.format == "text":
-        job = declared(arguments.directory, after)
-        changes = diff(before.spec, after.spec, job.origins if job else {})
+    changes = diff(before.spec, after.spec, after.version.origins)
     pair = Pair(a.version, b.version, old, new, changes)
     terminal.result(diff_json(pair) if arguments.format == "json" else diff_text(pair, terminal.out().style))
     files = [change.path.removeprefix("code.") for change in changes if change.path.startswith("code.")]

@@ -50,6 +50,7 @@ def run(args: argparse.Namespace) -> int:
             hint="see to it that the folder is yours and that no file has a folder's name, then run init again",
             file=str(error.filename or top),
         ) from error
+    sys.stdout.flush()  # the advice stands below it, whatever stdout is
     print(advice(top, own_jobs, own_config), file=sys.stderr)
     return 0
 

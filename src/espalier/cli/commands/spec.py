@@ -21,7 +21,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 def run(arguments: argparse.Namespace) -> int:
     """Print the spec."""
-    source = wiring.open_world(arguments.directory).source
+    source = wiring.open_world(arguments.directory, rev=arguments.rev).source
     name = parse_job(arguments.job)
     commit = source.resolve(arguments.rev)
     declared = source.specs(commit, [name])

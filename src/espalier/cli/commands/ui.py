@@ -2,8 +2,11 @@
 
 import argparse
 import contextlib
+import os
+import signal
 import socket
 import subprocess
+import sys
 
 from espalier import wiring
 from espalier.cli import terminal
@@ -24,12 +27,22 @@ def run(arguments: argparse.Namespace) -> int:
     if not argv:
         return 0
     terminal.Terminal().say("Ctrl-C ends the UI; nothing else")
-    with contextlib.suppress(KeyboardInterrupt), subprocess.Popen(argv) as server:
-        try:
-            return 1 if server.wait() else 0
-        finally:
-            server.terminate()
-    return 0
+    # a session of its own: Ctrl-C reaches us, and we end the server with all of its workers
+    for name in (signal.SIGTERM, signal.SIGHUP):
+        signal.signal(name, _end)
+    server = subprocess.Popen(argv, stdout=sys.stderr, start_new_session=True)
+    try:
+        return 1 if server.wait() else 0
+    except KeyboardInterrupt:
+        return 0
+    finally:
+        with contextlib.suppress(ProcessLookupError):
+            os.killpg(server.pid, signal.SIGTERM)
+        server.wait()
+
+
+def _end(*_: object) -> None:
+    raise KeyboardInterrupt
 
 
 def _free_port() -> int:
