@@ -209,7 +209,7 @@ def test_what_is_not_there_yet_and_bad_usage_are_refused_with_a_message(applied:
         *(["sweep", "j0", "a=1"], ["run", "j0"], ["rerun", "j0"], ["accept", "j0"], ["pick", "j0@v1/0"]),
         *(["compare", "j0"], ["controller"], ["clean"]),
         *(["plan", "--working-tree"], ["apply", "--line", "x"], ["apply", "--allow-unpushed"]),
-        *(["retry", "--lost", "j0"], ["init", "x", "--ci", "github"]),
+        ["init", "x", "--ci", "github"],
     ]  # fmt: skip
     for words in later:
         done = applied.run(*words, code=1)
