@@ -291,6 +291,27 @@ def test_an_ancestor_of_what_was_applied_is_behind_and_left_alone(new_desk: NewD
     assert desk.repo.git("rev-parse", "refs/espalier/ledger") == before
 
 
+def test_a_job_whose_last_version_is_of_a_later_commit_is_left_alone(new_desk: NewDesk) -> None:
+    desk = new_desk({"a": QUICK, "b": QUICK}, FILES)
+    desk.run("apply")
+    first = desk.repo.git("rev-parse", "HEAD")
+    desk.job("a", f"{QUICK}params: {{x: 1}}\n")
+    desk.job("c", QUICK)
+    desk.repo.commit("Change a, add c")
+    desk.run("apply", "--job", "[ac]")
+    plan = desk.json("plan", "--rev", first)
+    assert {a["job"]: (a["action"], a["version"]) for a in plan["actions"]} == {
+        "a": ("keep", 2),
+        "b": ("keep", 1),
+        "c": ("keep", 1),
+    }
+    reasons = {a["job"]: a["reason"] for a in plan["actions"]}
+    assert reasons["a"].startswith("behind")
+    assert reasons["c"].startswith("behind"), "not retired"
+    assert desk.json("apply", "--rev", first) == {"format": 1, "versions": []}
+    assert desk.json("show", "c")["retired"] is False
+
+
 def test_planning_reads_no_variable_runs_nothing_and_knows_a_detached_head(new_desk: NewDesk, tmp_path: Path) -> None:
     desk = new_desk({"a": "command: 'sh t.sh ${oc.env:SECRET_PLACE}'\ncode: [t.sh]\nsecrets: [TOKEN_NOT_SET]\n"}, FILES)
     desk.repo.git("checkout", "-q", "--detach")
