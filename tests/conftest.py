@@ -11,6 +11,7 @@ from collections.abc import Callable
 from pathlib import Path
 
 import pytest
+from hypothesis import settings
 
 from tests.network import refuse_network
 from tests.repository import Repository, new_repository
@@ -29,6 +30,10 @@ defaultBranch = main
 pytest_plugins = ["tests.servers"]
 
 refuse_network()
+
+settings.register_profile("usual", max_examples=25, deadline=None)  # a loaded machine is no failure
+settings.register_profile("nightly", max_examples=1000, deadline=None)
+settings.load_profile(os.environ.get("ESPALIER_TEST_PROFILE", "usual"))
 
 
 def pytest_addoption(parser: pytest.Parser) -> None:

@@ -220,7 +220,8 @@ def _relayed(order: Relay) -> Iterator[None]:
                 self.close_connection = True
                 return
             if fault.isdigit():
-                self._answer(int(fault), b'{"error_code": "TEMPORARILY_UNAVAILABLE", "message": "ordered"}')
+                code = "INVALID_PARAMETER_VALUE" if fault in ("400", "413") else "TEMPORARILY_UNAVAILABLE"
+                self._answer(int(fault), json.dumps({"error_code": code, "message": "ordered"}).encode())
                 return
             upstream = http.client.HTTPConnection(parts.hostname or "", parts.port, timeout=60)
             sent = {k: v for k, v in self.headers.items() if k.lower() not in ("host", "connection")}

@@ -2,6 +2,7 @@
 
 import json
 import os
+import shutil
 import signal
 import subprocess
 import sys
@@ -12,9 +13,10 @@ from pathlib import Path
 
 import pytest
 
-from espalier.backends.local import channel, order
+from espalier.backends.local import channel, order, supervisor
 from espalier.backends.local.client import LocalBackend, place_of, root_of
 from espalier.backends.local.process import kill_left_over
+from espalier.backends.local.queue import FILE
 from espalier.core.errors import RejectedError
 from espalier.core.model import Data, Resources
 from espalier.core.ports import Launch, Report
@@ -170,6 +172,38 @@ def test_the_runner_has_no_terminal_and_nothing_of_the_commands_environment(loca
     assert found.stdout == ""
     local.cancel(key)
     ended(local, key)
+
+
+SUBMIT = """
+import sys
+from pathlib import Path
+from espalier.backends.local.client import LocalBackend
+from espalier.testing.backend import a_launch, key_of
+root, ran, number = sys.argv[1:]
+backend = LocalBackend(Path(root), Path(root).parent, {"PATH": "/usr/bin:/bin", "VIRTUAL_ENV": sys.prefix})
+for name in (number, "same"):
+    launch = a_launch(f"open({ran!r}, 'a').write('ran ')", name=name)
+    print(backend.submit(key_of(launch), launch))
+"""
+
+
+def test_commands_that_come_first_at_once_share_one_queue_and_one_runner(local: LocalBackend, tmp_path: Path) -> None:
+    ran = tmp_path / "ran"
+    environment = os.environ | {"PYTHONPATH": os.pathsep.join(sys.path)}
+    commands = [
+        subprocess.Popen(
+            [sys.executable, "-c", SUBMIT, str(local.root), str(ran), str(number)],
+            stdout=subprocess.PIPE,
+            text=True,
+            env=environment,
+        )
+        for number in range(5)
+    ]
+    keys = {key for command in commands for key in command.communicate()[0].split()}
+    assert [command.returncode for command in commands] == [0] * 5
+    assert {ended(local, key).state for key in keys} == {"succeeded"}
+    assert len(keys) == ran.read_text().count("ran") == 6
+    assert (local.root / "runner.log").read_text().count("runner started") == 1
 
 
 def test_a_long_path_of_the_repository_is_no_hindrance(tmp_path: Path, environ: dict[str, str]) -> None:
@@ -459,20 +493,56 @@ def test_an_editable_install_is_shadowed_by_the_commits_copy(
     local: LocalBackend, repository: Repository, tmp_path: Path
 ) -> None:
     repository.write("src/trainer/__init__.py", "WHERE = 'committed'\n")
+    repository.write("src/undeclared.py", "")
     repository.commit()
     repository.write("src/trainer/__init__.py", "WHERE = 'working tree'\n")
     venv = tmp_path / "venv"
     subprocess.run([sys.executable, "-m", "venv", "--without-pip", venv], check=True)
     (site,) = venv.glob("lib/python*/site-packages")
     (site / "__editable__.trainer.pth").write_text(str(repository.path / "src"))
+    (site / "sitecustomize.py").write_text("import sys; sys.own_sitecustomize = True")
     local.environ["VIRTUAL_ENV"] = str(venv)
-    script = "import trainer; print(trainer.WHERE)"
-    with pytest.raises(RejectedError, match=r"add|not in the job's code"):
+    script = (
+        "import importlib.util, sys, trainer;"
+        "print(trainer.WHERE, importlib.util.find_spec('undeclared'), sys.own_sitecustomize)"
+    )
+    with pytest.raises(RejectedError, match="not in the job's code"):
         send(local, a_launch(script))
     code = {"src/trainer/__init__.py": repository.git("rev-parse", "HEAD:src/trainer/__init__.py")}
     handle = send(local, a_launch(script, spec={"code": code}))
-    assert ended(local, handle).state == "succeeded"
-    assert list(local.logs(handle)) == ["committed"]
+    assert ended(local, handle).state == "succeeded", list(local.logs(handle))
+    assert list(local.logs(handle)) == ["committed None True"]
+
+
+def test_a_package_that_an_editable_finder_maps_is_shadowed_too(
+    local: LocalBackend, repository: Repository, tmp_path: Path
+) -> None:
+    repository.write("lib/trainer/__init__.py", "WHERE = 'committed'\n")
+    repository.write("lib/other/__init__.py", "")
+    repository.commit()
+    repository.write("lib/trainer/__init__.py", "WHERE = 'working tree'\n")
+    venv = tmp_path / "venv"
+    subprocess.run([sys.executable, "-m", "venv", "--without-pip", venv], check=True)
+    (site,) = venv.glob("lib/python*/site-packages")
+    mapping = {name: str(repository.path / "lib" / name) for name in ("trainer", "other")}
+    (site / "__editable__.trainer.pth").write_text(
+        "import __editable___trainer_finder; __editable___trainer_finder.install()"
+    )
+    (site / "__editable___trainer_finder.py").write_text(
+        "import sys\nfrom importlib.util import spec_from_file_location\n"
+        f"MAPPING: dict[str, str] = {mapping!r}\n"
+        "class Finder:\n"
+        "    @classmethod\n"
+        "    def find_spec(cls, name, path=None, target=None):\n"
+        "        return spec_from_file_location(name, MAPPING[name] + '/__init__.py') if name in MAPPING else None\n"
+        "def install():\n    sys.meta_path.append(Finder)\n"
+    )
+    local.environ["VIRTUAL_ENV"] = str(venv)
+    code = {"lib/trainer/__init__.py": repository.git("rev-parse", "HEAD:lib/trainer/__init__.py")}
+    script = "import importlib.util, trainer; print(trainer.WHERE, importlib.util.find_spec('other'))"
+    handle = send(local, a_launch(script, spec={"code": code}))
+    assert ended(local, handle).state == "succeeded", list(local.logs(handle))
+    assert list(local.logs(handle)) == ["committed None"]
 
 
 def test_interpreter_and_packages_are_reported(local: LocalBackend) -> None:
@@ -489,17 +559,52 @@ def test_a_follower_runs_beside_the_trials_and_once_more_after_their_end(
     repository: Repository, environ: dict[str, str], tmp_path: Path
 ) -> None:
     seen = tmp_path / "seen"
-    follower = (
-        sys.executable,
-        "-c",
-        f"import os; open({str(seen)!r}, 'a').write(os.environ['ESPALIER_FOLLOWER'] + ' ')",
-    )
+    queue = repository.path / ".espalier" / FILE
+    look = f"""import os, sqlite3
+state, = sqlite3.connect({str(queue)!r}).execute("SELECT state FROM trials").fetchone()
+open({str(seen)!r}, "a").write(os.environ["ESPALIER_FOLLOWER"] + " " + state + " ")"""
+    follower = (sys.executable, "-c", look)
     backend = LocalBackend(repository.path / ".espalier", repository.path, environ, follower)
     key = send(backend, a_launch(RUNS_ON))
     running(backend, key)
     wait_until(lambda: seen.exists() and seen.read_text())
     backend.cancel(key)
     ended(backend, key)
-    before = seen.read_text()
-    wait_until(lambda: len(seen.read_text()) > len(before))
+    wait_until(lambda: "cancelled" in seen.read_text())
     wait_until(lambda: runner_of(backend.root) is None)
+
+
+# A death of any process at any system call
+
+
+@pytest.mark.needs("strace")
+@pytest.mark.skipif(shutil.which("strace") is None, reason="strace is not installed")
+@pytest.mark.parametrize("call", ["fdatasync:3", "rename:2", "waitid:1", "link:1", "mkdir:3", "pwrite64:9"])
+def test_a_death_at_a_system_call_runs_nothing_twice_and_calls_nothing_succeeded(
+    repository: Repository, environ: dict[str, str], tmp_path: Path, call: str
+) -> None:
+    """Runner, workers and programs each die at the call's nth use; then one more command comes by."""
+    name, _, nth = call.partition(":")
+    ran = tmp_path / "ran"
+    backend = LocalBackend(repository.path / ".espalier", repository.path, environ)
+    ended(backend, send(backend, a_launch(name="first")))
+    kill(runner_of(backend.root) or 0)
+    killing = ["-e", f"trace={name}", "-e", f"inject={name}:signal=SIGKILL:when={nth}"]
+    tracer = subprocess.Popen(
+        ["strace", "-f", "-qq", "-o", os.devnull, *killing, *supervisor.command(backend.root, backend.repository)],
+        stdin=subprocess.DEVNULL,
+        stdout=subprocess.DEVNULL,
+        stderr=subprocess.DEVNULL,
+        start_new_session=True,
+    )
+    wait_until(lambda: tracer.poll() is not None or runner_of(backend.root))
+    launches = [a_launch(noting(ran, "print('done')"), name=name) for name in "abc"]
+    keys = [send(backend, launch) for launch in launches]
+    wait_until(lambda: tracer.poll() is not None)
+    for _ in range(2):
+        backend.wake()
+    reports = [ended(backend, key) for key in keys]
+    runs = ran.read_text().count("ran") if ran.exists() else 0
+    assert {report.state for report in reports} <= {"succeeded", "lost"}
+    assert [report.state for report in reports].count("succeeded") <= runs <= 3
+    end_runner(backend.root)

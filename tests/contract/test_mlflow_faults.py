@@ -1,10 +1,12 @@
 """MLflow that is away, slow, forgetful or in the way: nothing hangs, nothing is lost, nothing is made twice."""
 
 import base64
+import contextlib
 import os
 import shutil
 import signal
 import socket
+import sqlite3
 import subprocess
 import sys
 import urllib.error
@@ -282,6 +284,21 @@ def test_a_killed_service_is_replaced_and_nothing_is_made_twice(
 
 
 @SQLITE
+def test_a_database_that_was_replaced_is_not_written_to_where_it_was(tmp_path: Path, job: str) -> None:
+    environ = clean_environment(tmp_path)
+    (both,) = subjects(version(job), [trial(0.1)], sweep=False)
+    trackers = [MLflowTracker("sqlite:///mlflow.db", tmp_path / ".espalier", tmp_path, None, environ) for _ in range(2)]
+    first = trackers[0].open([both])[both.key]
+    for file in tmp_path.glob("mlflow.db*"):
+        file.unlink()
+    second = trackers[1].open([both])[both.key]
+    assert second != first
+    assert SqliteLook(tmp_path / "mlflow.db").rows("SELECT run_uuid FROM runs") == [(second,)]
+    for tracker in trackers:
+        tracker.release()
+
+
+@SQLITE
 def test_a_second_command_finds_the_service_of_the_first(
     sqlite_tracker: MLflowTracker, sqlite_repository: Path, job: str
 ) -> None:
@@ -420,3 +437,84 @@ def test_other_credentials_have_a_service_of_their_own(tmp_path: Path) -> None:
     ]
     assert stores[0]._socket != stores[1]._socket
     assert stores[0]._socket == stores[2]._socket
+
+
+@SERVER
+def test_what_a_failed_attempt_left_while_mlflow_was_away_is_owed(
+    relay: Relay, relayed: MLflowTracker, job: str, mlflow_server: str, tmp_path: Path
+) -> None:
+    (both,) = subjects(version(job), [trial(0.1, attempt=1)], sweep=False)
+    run_id = relayed.open([both])[both.key]
+    for attempt in (1, 2):
+        (tmp_path / f"{attempt}.log").write_text(f"attempt {attempt}\n")
+    first = Report("failed", metrics=spool(tmp_path, [("loss", 0, 0.5)], "1"), log=str(tmp_path / "1.log"))
+    relay.faults["runs/"] = ["503"] * 3
+    relayed.log(run_id, first, 1)  # MLflow is away, and nobody closes an attempt that another one follows
+    relay.faults.clear()
+    assert both.trial is not None
+    again = replace(both, trial=replace(both.trial, attempt=2))
+    second = Report("succeeded", metrics=spool(tmp_path, [("loss", 1, 0.4)], "2"), log=str(tmp_path / "2.log"))
+    assert relayed.close(again, run_id, second, "succeeded", Artifacts()) == {"loss": 0.4}
+    shown = HttpLook(mlflow_server)(run_id)
+    assert sorted(shown.points) == [("loss", 0, 0.5), ("loss", 1, 0.4)]
+    assert shown.artifacts["espalier/log.txt"] == "attempt 1\n"
+    assert shown.artifacts["espalier/log-2.txt"] == "attempt 2\n"
+
+
+@SERVER
+def test_an_artifact_that_is_refused_is_named_and_the_end_is_shown(
+    relay: Relay, relayed: MLflowTracker, job: str, mlflow_server: str, tmp_path: Path
+) -> None:
+    (both,) = subjects(version(job), [trial(0.1, attempt=1)], sweep=False)
+    run_id = relayed.open([both])[both.key]
+    output = tmp_path / "out"
+    output.mkdir()
+    for name in ("good.txt", "large.txt"):
+        (output / name).write_text(name)
+    relay.faults["large.txt"] = ["413"]
+    relayed.close(both, run_id, Report("succeeded", output=str(output)), "succeeded", Artifacts())
+    shown = HttpLook(mlflow_server)(run_id)
+    assert shown.status == "FINISHED"
+    assert shown.artifacts["good.txt"] == "good.txt"
+    assert shown.artifacts["espalier/left-out.txt"].startswith("large.txt: ")
+
+
+@SERVER
+def test_plug_ins_of_the_client_are_used_in_the_service(
+    relay: Relay, mlflow_server: str, job: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    plug = tmp_path / "plug"
+    (plug / "plug-1.dist-info").mkdir(parents=True)
+    (plug / "plug-1.dist-info" / "METADATA").write_text("Metadata-Version: 2.1\nName: plug\nVersion: 1\n")
+    (plug / "plug-1.dist-info" / "entry_points.txt").write_text("[mlflow.request_header_provider]\nus = plug:Ours\n")
+    (plug / "plug.py").write_text(
+        "from mlflow.tracking.request_header.abstract_request_header_provider import RequestHeaderProvider\n"
+        "class Ours(RequestHeaderProvider):\n"
+        "    def in_context(self): return True\n"
+        "    def request_headers(self): return {'X-Company': 'espalier'}\n"
+    )
+    monkeypatch.syspath_prepend(plug)
+    environ = clean_environment(tmp_path)
+    environ["PYTHONPATH"] += os.pathsep + str(plug)
+    tracker = MLflowTracker(relay.url, tmp_path / ".espalier", tmp_path, None, environ)
+    (both,) = subjects(version(job), [trial(0.1, attempt=1)], sweep=False)
+    run_id = tracker.open([both])[both.key]
+    report = Report("succeeded", ended_at=ENDED, metrics=spool(tmp_path, [("loss", 0, "NaN"), ("loss", 1, 0.5)]))
+    assert tracker.close(both, run_id, report, "succeeded", Artifacts()) == {"loss": 0.5}
+    assert "espalier/spec.yaml" in HttpLook(mlflow_server)(run_id).artifacts
+    assert all(headers.get("X-Company") == "espalier" for headers in relay.headers)
+    tracker.release()
+
+
+@SQLITE
+def test_a_database_of_another_release_is_named(tmp_path: Path, migrated_database: Path) -> None:
+    shutil.copyfile(migrated_database, tmp_path / "mlflow.db")
+    with contextlib.closing(sqlite3.connect(tmp_path / "mlflow.db")) as database:
+        database.execute("UPDATE alembic_version SET version_num = '451aebb31d03'")
+        database.commit()
+    environ = clean_environment(tmp_path)
+    tracker = MLflowTracker("sqlite:///mlflow.db", tmp_path / ".espalier", tmp_path, None, environ)
+    with pytest.raises(RejectedError) as caught:
+        tracker.open(subjects(version("a"), [trial(0.1)]))
+    assert "mlflow db upgrade" in caught.value.hint
+    tracker.release()

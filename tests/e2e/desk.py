@@ -1,12 +1,14 @@
 """The command and a repository in an environment of their own, to look from outside. Imports no code of espalier."""
 
+import fcntl
 import json
 import os
 import shlex
 import signal
 import subprocess
 import sys
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -56,10 +58,20 @@ class Desk:
             cwd=cwd or self.path,
             env={name: value for name, value in environ.items() if value is not None},
             stdin=subprocess.DEVNULL,
+            process_group=0,  # as a shell does: Ctrl-C reaches all of it
             stdout=subprocess.PIPE,
             stderr=subprocess.PIPE,
             text=True,
         )
+
+    @contextmanager
+    def begun(self, *words: str, env: Mapping[str, str | None] | None = None) -> Iterator[subprocess.Popen[str]]:
+        """Start a command, and hold it back once it has seen where things stand, until the block ends."""
+        with (self.state / "turn.lock").open("a") as lock:
+            fcntl.flock(lock, fcntl.LOCK_EX)
+            process = self.start(*words, env=env)
+            wait_until(lambda: _is_held(process.pid), within_s=60)
+            yield process
 
     def run(
         self,
@@ -126,6 +138,11 @@ def finish(process: subprocess.Popen[str], code: int | None = 0) -> subprocess.C
     assert code is None or process.returncode == code, f"{process.args!r} gave {process.returncode}\n{out}\n{told}"
     assert "Traceback" not in told, told
     return subprocess.CompletedProcess(process.args, process.returncode, out, told)
+
+
+def _is_held(pid: int) -> bool:
+    """Return whether the process waits for a lock."""
+    return any("->" in line and str(pid) in line.split() for line in Path("/proc/locks").read_text().splitlines())
 
 
 def bare(repo: Repository) -> None:

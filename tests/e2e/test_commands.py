@@ -145,11 +145,41 @@ def test_a_trial_that_fails_is_exit_code_3_once(repo: Repository, espalier: Run)
     assert first["versions"][0]["trials"]["failed"] == 1
     again = espalier("apply", "--job", "fails")
     assert again.returncode == 0, "what was final before was not waited for"
-    assert "espalier retry fails@v1 to try again" in espalier("plan", "--job", "fails").stdout
+    plan = espalier("plan", "--job", "fails")
+    assert "espalier retry fails@v1 to try again" in plan.stdout
+    assert plan.stderr.endswith("or espalier retry fails@v1\n")
     retried = answer(espalier("retry", "fails", "--format", "json"), 3)
     assert retried["versions"][0]["version"] == 1
     assert answer(espalier("show", "fails", "--format", "json"))["trials"][0]["attempt"] == 2
     assert espalier("logs", "fails", "--tail", "1").stdout == "it broke\n"
+
+
+def test_what_was_refused_says_how_to_mend_it_and_sends_nobody_to_its_logs(repo: Repository, espalier: Run) -> None:
+    repo.write("conf/job/far.yaml", "command: python train.py\ncode: [train.py]\ndata: {x: {uri: 'file:far.csv'}}\n")
+    repo.commit("Declare data that is not here")
+    done = espalier("apply", "--job", "far")
+    assert done.returncode == 3
+    assert "far.csv is not on this machine (put it there, or correct the uri in the job)" in done.stdout
+    assert "next: espalier show far@v1/" in done.stderr
+
+
+def test_an_objective_that_no_trial_logged_is_named_beside_what_was_logged(repo: Repository, espalier: Run) -> None:
+    job = (repo.path / "conf/job/group/sweep.yaml").read_text()
+    repo.write("conf/job/group/sweep.yaml", job.replace("metric: score", "metric: scores"))
+    repo.commit("Misspell the objective")
+    done = espalier("apply", "--job", "group/sweep")
+    assert done.returncode == 0
+    assert "note: no trial of group/sweep@v1 logged scores; logged: score\n" in done.stderr
+
+
+def test_a_difference_in_code_is_shown_by_git(repo: Repository, espalier: Run) -> None:
+    espalier("apply", "--job", "single")
+    before = repo.git("rev-parse", "HEAD")
+    repo.write("train.py", "print('changed')\n")
+    after = repo.commit("Change the program")
+    espalier("apply", "--job", "single")
+    said = espalier("diff", "single").stderr
+    assert said == f"next: git diff {before[:8]} {after[:8]} -- train.py shows what changed in the code\n"
 
 
 def test_ctrl_c_stops_the_watching_and_not_the_work(repo: Repository, espalier: Run, tmp_path: Path) -> None:
@@ -253,6 +283,22 @@ def test_doctor_says_what_is_well_and_how_to_mend_the_rest(repo: Repository, esp
     broken = answer(espalier("doctor", "--format", "json", env={"MLFLOW_TRACKING_URI": "http://127.0.0.1:9"}), 1)
     mend = next(check for check in broken["checks"] if check["name"] == "mlflow")
     assert (mend["verdict"], bool(mend["mend"])) == ("fail", True)
+
+
+def test_doctor_warns_of_a_venv_that_trials_do_not_get_and_of_another_mlflow(repo: Repository, espalier: Run) -> None:
+    venv = repo.path / ".venv"
+    subprocess.run([sys.executable, "-m", "venv", "--without-pip", venv], check=True)
+    (site,) = venv.glob("lib/python*/site-packages")
+    (site / "mlflow-2.1.0.dist-info").mkdir()
+    (site / "mlflow-2.1.0.dist-info" / "METADATA").write_text("Metadata-Version: 2.1\nName: mlflow\nVersion: 2.1.0\n")
+
+    def warnings(active: Path) -> dict[str, str]:
+        tree = answer(espalier("doctor", "--format", "json", env={"VIRTUAL_ENV": str(active)}))
+        return {check["name"]: check["message"] for check in tree["checks"] if check["verdict"] == "warn"}
+
+    assert "mlflow 2.1.0" in warnings(venv)["mlflow"]
+    assert "interpreter" not in warnings(venv)
+    assert "not the .venv of the repository" in warnings(Path(sys.prefix))["interpreter"]
 
 
 def test_the_schema_names_the_keys_of_a_job(espalier: Run) -> None:

@@ -79,13 +79,16 @@ def test_a_second_init_changes_nothing(tmp_path: Path, capsys: pytest.CaptureFix
     assert files(tmp_path / "new") == before
 
 
-def test_in_an_existing_repository_it_adds_what_is_missing_and_overwrites_nothing(tmp_path: Path) -> None:
+def test_in_an_existing_repository_it_adds_what_is_missing_and_overwrites_nothing(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
     repository = Repository(tmp_path)
     repository.git("init", "-q")
     repository.write("conf/config.yaml", "mine: true\n")
     repository.write(".gitignore", "*.log\nmlartifacts/")
     run_init(directory=tmp_path)
     assert (tmp_path / "conf/config.yaml").read_text() == "mine: true\n"
+    assert "conf/config.yaml was there. It needs `project: NAME`" in capsys.readouterr().err
     assert (tmp_path / "conf/job/digits/mlp.yaml").exists()
     ignored = (tmp_path / ".gitignore").read_text().splitlines()
     assert ignored[:2] == ["*.log", "mlartifacts/"]
@@ -101,7 +104,9 @@ def test_who_has_jobs_already_gets_no_example_jobs(tmp_path: Path, capsys: pytes
     assert (tmp_path / "conf/config.yaml").exists()
     assert [path.name for path in (tmp_path / "conf/job").iterdir()] == ["mine.yaml"]
     assert not (tmp_path / "experiments").exists()
-    assert "the example was left out" in capsys.readouterr().err
+    said = capsys.readouterr().err
+    assert "the example was left out" in said
+    assert "project: NAME" not in said, "the config that was added has it"
 
 
 def test_a_folder_inside_another_repository_is_refused_and_left_as_it_was(tmp_path: Path) -> None:

@@ -20,10 +20,9 @@ from tests.builders import a_spec
 from tests.property.specs import FLOATS, MAPS, METRICS, SPECS, STRINGS, histories, record_of
 
 EMPTY = Snapshot("0" * 40, "id", "project")
-SEVERAL = settings(max_examples=60, deadline=None)
+MANY = settings(max_examples=200, deadline=None)
 
 
-@SEVERAL
 @given(SPECS, SPECS)
 @example(a_spec(), a_spec(sweep=Sweep()))
 @example(a_spec(backend={}), a_spec())
@@ -36,7 +35,6 @@ def test_law_1_digests_are_equal_exactly_when_nothing_differs(one: Spec, other: 
     assert diff(one, one) == ()
 
 
-@SEVERAL
 @given(SPECS, st.data())
 def test_law_1_holds_for_one_field_that_differs(spec: Spec, data: st.DataObject) -> None:
     other = replace(data.draw(SPECS), command=spec.command)
@@ -47,7 +45,6 @@ def test_law_1_holds_for_one_field_that_differs(spec: Spec, data: st.DataObject)
     assert all(change.path.partition(".")[0] == field for change in changes)
 
 
-@SEVERAL
 @given(SPECS)
 def test_law_2_order_of_keys_and_written_defaults_change_no_digest(spec: Spec) -> None:
     turned = replace(
@@ -61,7 +58,6 @@ def test_law_2_order_of_keys_and_written_defaults_change_no_digest(spec: Spec) -
     assert digest(from_plain(plain(spec))) == digest(spec) == digest(from_plain(canonical(spec)))
 
 
-@SEVERAL
 @given(SPECS)
 def test_a_stored_spec_is_read_back_equal_by_every_reader(spec: Spec) -> None:
     text = spec_yaml(spec)
@@ -71,7 +67,6 @@ def test_a_stored_spec_is_read_back_equal_by_every_reader(spec: Spec) -> None:
     assert digest(stored) == digest(spec)
 
 
-@SEVERAL
 @given(MAPS, STRINGS, FLOATS)
 def test_yaml_keeps_every_value_and_its_type(tree: dict[str, Json], text: str, number: float) -> None:
     tree = {**tree, "text": text, "number": number}
@@ -149,7 +144,7 @@ def is_over(record: Record) -> bool:
     return record.version.tracked and all(t.tracked and t.state in FINAL for t in record.trials)
 
 
-@SEVERAL
+@MANY
 @given(histories(), st.integers(0, 30))
 def test_law_5_folding_in_two_steps_with_a_store_between_equals_folding_in_one(events: list[Event], cut: int) -> None:
     told = accepted(events)
@@ -158,14 +153,13 @@ def test_law_5_folding_in_two_steps_with_a_store_between_equals_folding_in_one(e
     assert as_text(fold(first, told[cut:])) == as_text(one)
 
 
-@SEVERAL
+@MANY
 @given(histories())
 def test_law_5_folding_one_by_one_equals_folding_at_once(events: list[Event]) -> None:
     told = accepted(events)
     assert as_text(folded(EMPTY, told)) == as_text(fold(EMPTY, told))
 
 
-@SEVERAL
 @given(histories(), st.integers(0, 30))
 def test_law_6_a_final_state_of_an_attempt_is_never_left(events: list[Event], cut: int) -> None:
     early, late = folded(EMPTY, events[:cut]), folded(EMPTY, events)
@@ -189,7 +183,6 @@ def final_states(snapshot: Snapshot, *, all_attempts: bool = False) -> dict[tupl
     }
 
 
-@SEVERAL
 @given(histories())
 def test_law_4_versions_are_numbered_from_1_and_each_has_the_one_before_as_parent(events: list[Event]) -> None:
     for line in folded(EMPTY, events).lines.values():
@@ -198,7 +191,6 @@ def test_law_4_versions_are_numbered_from_1_and_each_has_the_one_before_as_paren
         assert [version.parent for version in versions] == [None, *range(1, len(versions))]
 
 
-@SEVERAL
 @given(histories())
 def test_events_told_twice_move_nothing_but_decisions(first: list[Event]) -> None:
     snapshot = folded(EMPTY, first)
@@ -210,7 +202,6 @@ def test_events_told_twice_move_nothing_but_decisions(first: list[Event]) -> Non
         assert as_text(again) == as_text(fold(snapshot, [event]))
 
 
-@SEVERAL
 @given(METRICS, histories())
 def test_what_is_printed_as_json_is_read_back(metrics: dict[str, float], events: list[Event]) -> None:
     for line in folded(EMPTY, events).lines.values():

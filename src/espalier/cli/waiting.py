@@ -7,7 +7,7 @@ from espalier.cli import lookup
 from espalier.cli.terminal import Terminal, result
 from espalier.cli.views.progress import progress_changes, progress_table, unsuccessful
 from espalier.cli.views.record import name_of
-from espalier.cli.views.value import count, printable
+from espalier.cli.views.value import count, printable, short_id
 from espalier.cli.views.version import touched_json, touched_text
 from espalier.core.names import line_name
 from espalier.core.ports import World
@@ -77,7 +77,9 @@ def wait(
     for record in after if not once else []:
         if record.version.state == "running":
             places = sorted({trial.place or "?" for trial in record.trials if trial.state in ("queued", "running")})
-            talk.say(f"note: {name_of(record.version)} runs elsewhere ({', '.join(places)}) and was not waited for")
+            name = name_of(record.version)
+            talk.say(f"note: {name} runs elsewhere ({', '.join(places)}) and was not waited for")
+            talk.say(f"      if that place is gone for good, send it again from here: espalier retry --lost {name}")
     return after, [] if once else unsuccessful(before, after)
 
 
@@ -90,6 +92,9 @@ def report(records: Sequence[Record], bad: Sequence[str], asked: Asked, talk: Te
         text = touched_text(versions, out.style)
         if text:
             result(text)
+        for record in records:
+            if missing := _missing_objective(record):
+                talk.say(f"note: {missing}")
         talk.next(next_step(records, bad))
     return UNSUCCESSFUL if bad else 0
 
@@ -99,10 +104,31 @@ def next_step(records: Sequence[Record], bad: Sequence[str]) -> str:
     if bad:
         first = bad[0]
         more = f" ({count(len(bad), 'trial')} did not succeed)" if len(bad) > 1 else ""
-        return f"espalier logs {first}{more}; then mend it and commit, or espalier retry {first.rpartition('/')[0]}"
+        look = "logs" if first in _started(records) else "show"  # what was refused has no output
+        return f"espalier {look} {first}{more}; then mend it and commit, or espalier retry {first.rpartition('/')[0]}"
     running = [record for record in records if record.version.state == "running"]
     if running:
         return "espalier follow (watch it), espalier status (look once)"
     if records:
         return f"espalier show {name_of(records[0].version)}, or espalier ui for all of it"
     return "nothing to wait for; espalier status shows where things stand"
+
+
+def _started(records: Sequence[Record]) -> set[str]:
+    return {
+        f"{name_of(record.version)}/{short_id(trial.id)}"
+        for record in records
+        for trial in record.trials
+        if trial.handle
+    }
+
+
+def _missing_objective(record: Record) -> str:
+    """Say that no trial logged what the sweep is judged by; empty where one did, or none succeeded."""
+    version = record.version
+    done = [trial for trial in record.trials if trial.state in ("succeeded", "reused")]
+    if version.objective is None or version.best is not None or version.state == "running" or not done:
+        return ""
+    logged = sorted({name for trial in done for name in trial.metrics})
+    told = ", ".join(printable(name) for name in logged[:6]) + (", …" if len(logged) > 6 else "")
+    return f"no trial of {name_of(version)} logged {printable(version.objective.metric)}; logged: {told or 'nothing'}"

@@ -237,7 +237,8 @@ class Version:
     Times are RFC 3339 in UTC. ``unanswered`` counts trials with an intent and no handle,
     ``retryable`` those failed or lost with attempts left. ``exit_code`` and ``message`` are of the
     first failed trial. ``open`` (of a line's last version) are the numbers of superseded versions
-    that are not over: a pass that reads heads alone knows by it which lines to load.
+    that are not over: a pass that reads heads alone knows by it which lines to load. ``origins`` maps
+    the paths that changed since the parent to ``file:line``.
     """
 
     job: str
@@ -273,6 +274,8 @@ class Version:
     retryable: int = 0
     waiting: int = 0
     open: tuple[int, ...] = ()
+    description: str = ""
+    origins: Mapping[str, str] = field(default_factory=dict)
     exit_code: int | None = None
     message: str | None = None
 

@@ -10,7 +10,7 @@ _SEGMENT = re.compile(r"[A-Za-z0-9][A-Za-z0-9_.-]*\Z")
 _LINE = re.compile(r"[a-z0-9][a-z0-9-]{0,39}\Z")
 _BAD_ENDINGS = (".yaml", ".json", ".jsonl", ".lock", ".")
 _TARGET = re.compile(
-    r"(?P<job>[^@+]+)(?:\+(?P<line>[^@+]+))?(?:@v?(?P<version>[0-9]+)(?:/(?P<trial>[0-9a-f]{1,12}))?)?\Z"
+    r"(?P<job>[^@+]+)(?:\+(?P<line>[^@+]+))?(?:@v?(?P<version>[0-9]{1,12})(?:/(?P<trial>[0-9a-f]{1,12}))?)?\Z"
 )
 
 
@@ -65,6 +65,8 @@ def parse_target(text: str) -> Target:
     if not match:
         raise InputError(f"{text!r} is not JOB[@vN[/TRIAL]]", hint="write for example digits/mlp@v3/1f0c9a2e")
     job, line, version, trial = match["job"], match["line"], match["version"], match["trial"]
+    if version is not None and not version.strip("0"):
+        raise InputError(f"{text!r}: versions are numbered from 1", hint=f"without @v{version} it is the last one")
     return Target(parse_job(job), parse_line(line) if line else None, int(version) if version else None, trial)
 
 

@@ -41,7 +41,8 @@ class Seat:
     """Where one attempt sits: what it is an attempt of, and its places as the program sees them.
 
     ``data`` maps names to paths or uris; ``path_first`` and ``import_first`` come before what PATH and
-    PYTHONPATH hold; ``gpus`` are the indices that it may use, None where the backend does not say.
+    PYTHONPATH hold; ``hidden`` are import paths that its Python must not have; ``gpus`` are the indices that it
+    may use, None where the backend does not say.
     """
 
     key: str
@@ -59,6 +60,7 @@ class Seat:
     data: Mapping[str, str] = field(default_factory=dict)
     path_first: tuple[str, ...] = ()
     import_first: tuple[str, ...] = ()
+    hidden: tuple[str, ...] = ()
     gpus: tuple[str, ...] | None = None
 
 
@@ -243,6 +245,8 @@ def variables(
         "MASTER_ADDR": "127.0.0.1",
         "MASTER_PORT": str(_port(seat.key)),
     }
+    if seat.hidden:
+        kept["ESPALIER_HIDDEN"] = ":".join(seat.hidden)
     kept |= {f"ESPALIER_DATA_{variable_name(name)}": place for name, place in seat.data.items()}
     if spec.pass_params == "env":
         kept |= param_variables({name: filled(value, late) for name, value in params.items()})

@@ -90,6 +90,8 @@ def version_json(version: Version) -> dict[str, Json]:
         "exit_code": version.exit_code,
         "message": version.message,
         "open": list(version.open),
+        "description": version.description,
+        "origins": dict(version.origins),
     }
 
 
@@ -146,6 +148,8 @@ def version_from(row: Mapping[str, Any]) -> Version:
         exit_code=get("exit_code"),
         message=get("message"),
         open=tuple(get("open") or ()),
+        description=get("description", ""),
+        origins=get("origins") or {},
     )
 
 

@@ -112,7 +112,7 @@ def _send(world: World, backend: Backend, shown: Showing, trials: Sequence[Trial
                     trial.attempt,
                     "failed",
                     ended_at=world.clock.now(),
-                    message=error.message,
+                    message=f"{error.message} ({error.hint})" if error.hint else error.message,
                 )
                 continue
             yield Submitted(name, version.version, {trial.id: (trial.attempt, handle)})

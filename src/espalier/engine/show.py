@@ -47,6 +47,7 @@ class Showing:
             parent=self.parent.version if self.parent else None,
             parent_spec=self.parent.spec if self.parent else None,
             changes=self.changes,
+            description=version.description,
             repository=self.repository,
             swept=swept,
         )
@@ -66,5 +67,5 @@ def showing(world: World, record: Record, ledger_id: str) -> Showing:
     elif version.base is not None:
         base = parse_target(version.base)
         parent = world.ledger.version(base.job, base.version or 1)
-    changes = diff(parent.spec, record.spec) if parent else ()
+    changes = diff(parent.spec, record.spec, version.origins) if parent else ()
     return Showing(record, parent, changes, ledger_id, world.settings, world.repository)

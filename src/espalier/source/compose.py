@@ -43,10 +43,11 @@ _NOTHING: Any = object()
 
 @dataclass(frozen=True)
 class Part:
-    """A document and where in the config it lands."""
+    """A document, where in the config it lands, and its name on the search path."""
 
     document: Document
     package: Path
+    config: str = ""
 
 
 @dataclass(frozen=True)
@@ -117,7 +118,7 @@ class Composer:
                 file=document.file,
                 line=document.line(searched),
             )
-        return Part(document, keys)
+        return Part(document, keys, name)
 
     def _merge(self, parts: list[Part]) -> dict[Any, Any]:
         """Return the parts merged: by the plain rule where it is exact, else by OmegaConf itself."""
@@ -145,6 +146,9 @@ class Composer:
             options = list(error.options or [])
             near = difflib.get_close_matches(words, options, 1)
             hint = f"use {near[0]}" if near else f"there is: {', '.join(options)}" if options else "add the file"
+            elsewhere = missing.removeprefix("job/")
+            if elsewhere != missing and self._repository.document(elsewhere):
+                hint = f"begin it with /: `/{elsewhere.rpartition('/')[0]}`; without, it is looked for below job/"
         elif said.startswith("Could not override 'job'"):
             said, hint = "the primary config does not include jobs", "add `- job: ???` to its defaults"
             named = None
@@ -173,9 +177,8 @@ class Composer:
     def _place(self, words: str, named: str | None, job: str | None) -> tuple[str, int | None]:
         """Return where a defaults list says ``words``: in the config that Hydra named, else in the likely ones."""
         likely = [self._repository.document(named)] if named else []
-        if not named:
-            likely += [self._repository.document(f"job/{job}")] if job else []
-            likely += [self._repository.last, self._repository.document(self._config_name)]
+        likely += [self._repository.document(f"job/{job}")] if job else []
+        likely += [self._repository.last, self._repository.document(self._config_name)]
         documents = [document for document in likely if document]
         for document in documents:
             line = document.default_line(words)

@@ -13,17 +13,18 @@ from espalier.source.schema import Path
 
 @dataclass
 class Notes:
-    """Notes on one job; reading goes on after an error."""
+    """Notes on one job, whose own file is ``file``; reading goes on after an error."""
 
     job: str
     composed: Composed
+    file: str = ""
     errors: list[JobError] = field(default_factory=list)
     origins: dict[str, str] = field(default_factory=dict)
 
     def report(self, message: str, hint: str, path: Path) -> None:
         """Note what is wrong with the node at ``path``."""
         file, line = self.composed.place(path)
-        error = JobError(self.job, message, hint, file, line)
+        error = JobError(self.job, message, hint, file or self.file, line if file else 1)
         if error not in self.errors:
             self.errors.append(error)
 

@@ -22,6 +22,7 @@ from espalier.source.schema import Path, shown
 
 LATE = ("job", "project", "commit", "version", "trial", "output_dir", "checkpoint_dir")
 ENVIRONMENT = ("espalier.env", "oc.env")
+PURE = ("oc.select", "oc.create", "oc.decode", "oc.dict.keys", "oc.dict.values")
 CHAIN_MAX = 30  # references that lead to references; each takes some 20 frames of Python
 TEXT_MAX = 100_000  # characters of a resolved string
 
@@ -315,10 +316,18 @@ class Resolver:
             self._frames[-1].swept = True
 
     def _nearest(self, key: str, path: Path) -> str:
+        dots = len(key) - len(key.lstrip("."))
+        head, _, last = key[dots:].rpartition(".")
+        if dots:
+            beside = _get(self.tree, (*path[: len(path) - dots], *(head.split(".") if head else ())))
+            near = (
+                difflib.get_close_matches(last, [str(name) for name in beside], 1) if isinstance(beside, dict) else []
+            )
+            if near:
+                return f"use ${{{'.' * dots}{head}{'.' if head else ''}{near[0]}}}"
         names = [".".join(map(str, known)) for known in _paths(self.tree, 4)]
-        near = difflib.get_close_matches(key.lstrip("."), names, 1) or [
-            name for name in names if name.rpartition(".")[2] == key.rpartition(".")[2]
-        ]
+        same = [name for name in names if name.rpartition(".")[2] == last]
+        near = difflib.get_close_matches(key[dots:], names, 1) or same
         return f"there is {near[0]!r}" if near else "refer to a node of the composed config; `.` means beside this one"
 
     # Resolvers
@@ -339,13 +348,15 @@ class Resolver:
             if not isinstance(found, dict):
                 raise Fault(f"{shown(path)}: {args[0]!r} is no map, for {name}", hint="name a map", path=path)
             return list(found) if name == "oc.dict.keys" else list(found.values())
-        known = "oc.select, oc.create, oc.decode, oc.dict.keys, oc.dict.values"
-        if name in ("oc.select", "oc.create", "oc.decode", "oc.dict.keys", "oc.dict.values"):
+        if name in PURE:
             raise Fault(f"{shown(path)}: {name} cannot be called so", hint="look at OmegaConf's manual", path=path)
+        near = difflib.get_close_matches(name, (*PURE, *ENVIRONMENT), 1)
         raise Fault(
             f"{shown(path)}: the resolver {name!r} is refused: planning runs no code of the repository",
-            hint=f"write the value, or compute it in the program; what works: {known}, and espalier.env in command, "
-            "env and data",
+            hint=f"did you mean {near[0]}?"
+            if near
+            else "write the value, or compute it in the program; what works: "
+            f"{', '.join(PURE)}, and espalier.env in command, env and data",
             path=path,
         )
 

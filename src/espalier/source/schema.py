@@ -176,6 +176,14 @@ _REMOTE = re.compile(r"[A-Za-z0-9_][A-Za-z0-9_.-]*\Z")
 _BRANCH = re.compile(r"(?!.*(?:\.\.|//|@\{|\.lock\Z|/\Z))[A-Za-z0-9_][A-Za-z0-9_./+@-]*\Z")
 
 
+_SHAPES: Mapping[str, str] = {
+    "texts": "write a list, such as [src]",
+    "map": "write `name: value` lines below it",
+    "node": "write `name: value` lines below it",
+    "nodes": "write `name: value` lines below it",
+}
+
+
 def check_keys(fields: Mapping[str, Field], node: Mapping[Any, Any], path: Path, report: Report) -> None:
     """Report keys that the table has none of, required ones that are missing, and those that are not there yet."""
     for name in node:
@@ -184,8 +192,7 @@ def check_keys(fields: Mapping[str, Field], node: Mapping[Any, Any], path: Path,
             hint = f"use {near[0]}" if near else f"there is: {', '.join(fields)}"
             report(f"unknown key {shown((*path, name))!r}", hint, (*path, name))
         elif fields[name].later and node[name] is not None:
-            there = ", ".join(key for key in fields if not fields[key].later)
-            report(f"{shown((*path, name))}: {fields[name].later}", f"there is: {there}", (*path, name))
+            report(f"{shown((*path, name))}: {fields[name].later}", "leave it out", (*path, name))
     for name, about in fields.items():
         if about.required and (name not in node or node[name] is None):
             report(f"{shown((*path, name))} is required: {about.about}", f"add `{name}:`", path)
@@ -199,7 +206,7 @@ def check(about: Field, value: Any, path: Path, report: Report) -> Any:
         return about.default
     wrong = _fault(about, value)
     if wrong:
-        report(f"{shown(path)} is {_written(value)}, {wrong}", f"{about.about}", path)
+        report(f"{shown(path)} is {_written(value)}, {wrong}", _mend(about, value), path)
         return about.default
     if about.kind == "number":
         return float(value)
@@ -316,6 +323,13 @@ def _unlike(word: str, about: Field) -> str:
     if about.choices == METHODS and word in LATER_METHODS:
         return f"which is not there yet; {there}"
     return f"{there} (did you mean {near[0]}?)" if near else there
+
+
+def _mend(about: Field, value: Any) -> str:
+    if not about.choices:
+        return _SHAPES.get(about.kind, about.about)
+    near = difflib.get_close_matches(_word(value), about.choices, 1)
+    return f"use {near[0]}" if near else f"use one of these: {', '.join(about.choices)}"
 
 
 def _deep(value: Any) -> bool:

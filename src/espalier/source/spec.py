@@ -45,7 +45,7 @@ def parse_spec(
     name: str, composed: Composed, files: Files, kinds: Callable[[], tuple[str, ...]]
 ) -> tuple[Job | None, tuple[JobError, ...]]:
     """Return the job, or None and all that is wrong with it; ``kinds`` are the backends that there are."""
-    notes = Notes(name, composed)
+    notes = Notes(name, composed, next((p.document.file for p in composed.parts if p.config == f"job/{name}"), ""))
     job = composed.config.get("job")
     if not isinstance(job, dict):
         notes.report("the job's file holds no map", "write `command:` and `code:`", _TOP)
@@ -73,6 +73,12 @@ class _Reader:
 
     def read(self) -> Job | None:
         check_keys(JOB, self.job, _TOP, self.notes.report)
+        if "command" not in self.job and "command" in self.config:
+            self.notes.report(
+                "command stands beside `job:`, not below it",
+                "indent the job below `job:`, or drop the header `# @package _global_`",
+                ("command",),
+            )
         self.resolver = Resolver(self.config, inside=_inside)
         for top in _OPENED:
             with self.notes.noting(_path(top)):

@@ -7,8 +7,6 @@ from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
-from pathspec import GitIgnoreSpec
-
 from espalier.core.errors import RejectedError, UnavailableError
 from espalier.core.masking import mask
 from espalier.core.model import Artifacts
@@ -29,6 +27,8 @@ class Selected:
 
 def select(output: Path, wanted: Artifacts) -> Selected:
     """Return what of ``output`` goes to MLflow, in order of path until ``max_mb`` is used up."""
+    from pathspec import GitIgnoreSpec  # a hundredth of a second, for ends of trials alone
+
     if wanted.max_mb <= 0:
         return Selected((), ())
     include, exclude = GitIgnoreSpec.from_lines(wanted.include), GitIgnoreSpec.from_lines(wanted.exclude)
@@ -43,11 +43,9 @@ def select(output: Path, wanted: Artifacts) -> Selected:
         if path.split("/")[0] == OURS:
             left.append((path, f"the folder {OURS}/ is not the program's"))
             continue
-        if not file.resolve().is_relative_to(top):
-            left.append((path, "a link that leads out of the output folder"))
-            continue
-        if not file.is_file():
-            left.append((path, "not a file"))
+        fault = _fault(file, top)
+        if fault:
+            left.append((path, fault))
             continue
         size = file.stat().st_size
         if size > room:
@@ -58,6 +56,18 @@ def select(output: Path, wanted: Artifacts) -> Selected:
         room -= size
         files.append((path, file))
     return Selected(tuple(files), tuple(left))
+
+
+def _fault(file: Path, top: Path) -> str:
+    """Return why ``file`` cannot go, empty when it can: programs leave links to themselves, sockets, closed files."""
+    try:
+        if not file.resolve().is_relative_to(top):
+            return "a link that leads out of the output folder"
+        if not file.is_file():
+            return "not a file"
+        return "" if os.access(file, os.R_OK) else "it may not be read"
+    except (OSError, RuntimeError):  # pathlib makes a RuntimeError of a loop
+        return "a link that leads nowhere"
 
 
 def left_out_page(left_out: Iterable[tuple[str, str]]) -> str:

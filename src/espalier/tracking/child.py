@@ -15,11 +15,11 @@ from urllib.parse import urlsplit
 
 import espalier
 from espalier.core.errors import RejectedError, UnavailableError
-from espalier.tracking import service
 from espalier.tracking.keys import RunStatus
 from espalier.tracking.location import runtime_folder, sqlite_file
 from espalier.tracking.store import Experiment, LostAnswer, Metric, Run
 
+ORDER = "ESPALIER_TRACKING_SERVICE"  # the variable that holds what a service is started with
 ANSWER_S = 10.0  # silence after which a service counts as hung: it gives a sign every second
 CALL_S = 120.0  # one call, the service's start with a fresh database included
 PUT_S = 1800.0
@@ -185,7 +185,7 @@ class ChildStore:
             "MLFLOW_HTTP_REQUEST_TIMEOUT": "20",
             "MLFLOW_DISABLE_TELEMETRY": "true",
             "PYTHONPATH": os.pathsep.join(path for path in paths if path),
-            service.ORDER: json.dumps({**order, "idle_s": self._idle_s}),
+            ORDER: json.dumps({**order, "idle_s": self._idle_s}),
         }
         readable, writable = os.pipe()
         null = os.open(os.devnull, os.O_RDONLY)

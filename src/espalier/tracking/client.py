@@ -8,6 +8,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
+import mlflow
 import mlflow.exceptions
 from mlflow import MlflowClient
 from mlflow.entities import Metric as ClientMetric
@@ -33,6 +34,7 @@ class ClientStore:
         self._shown = shown
         with _translated(shown):
             prepare(uri)
+            mlflow.set_tracking_uri(uri)  # where proxied artifacts go
             self._client = MlflowClient(tracking_uri=uri, registry_uri=uri)
             self._client.search_experiments(max_results=1)
 

@@ -5,13 +5,15 @@ import fcntl
 import hashlib
 import os
 import re
+import sqlite3
 import stat
 import tempfile
 from collections.abc import Iterator
+from importlib.util import find_spec
 from pathlib import Path
 from urllib.parse import unquote, urlsplit
 
-from espalier.core.errors import InputError
+from espalier.core.errors import InputError, UnavailableError
 
 SOCKET_MAX = 107  # bytes of a unix socket's path on Linux; 103 on macOS, which the short names keep too
 
@@ -102,3 +104,28 @@ def locked(name: str) -> Iterator[None]:
         yield
     finally:
         os.close(descriptor)
+
+
+def probe_file(file: Path, shown: str) -> None:
+    """Raise what would keep runs from being made in an SQLite file; mlflow itself is not waited for."""
+    hint = "check tracking.uri and the rights on that folder"
+    if find_spec("mlflow") is None:
+        raise UnavailableError("mlflow is not installed beside espalier", hint="install espalier with its dependencies")
+    folder = file.parent
+    while not folder.exists():
+        folder = folder.parent
+    if not os.access(folder, os.W_OK):
+        raise UnavailableError(f"MLflow's database {shown} cannot be written: no right to {folder}", hint=hint)
+    if not file.exists():
+        return
+    if not os.access(file, os.W_OK):
+        raise UnavailableError(f"MLflow's database {shown} cannot be written", hint=hint)
+    try:
+        database = sqlite3.connect(f"file:{file.as_posix()}?mode=ro", uri=True, timeout=2)
+        try:
+            database.execute("SELECT count(*) FROM sqlite_master").fetchone()
+        finally:
+            database.close()
+    except sqlite3.DatabaseError as error:
+        if "locked" not in str(error):
+            raise UnavailableError(f"MLflow's database {shown} cannot be read: {error}", hint=hint) from error

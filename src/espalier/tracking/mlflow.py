@@ -11,24 +11,21 @@ was sent is noted below ``.espalier/tracking/`` only to save work.
   output folder lies at the top of the run's artifacts, a later attempt's file over an earlier one's.
 """
 
-import tempfile
 import time
-from collections.abc import Iterable, Mapping, Sequence
-from contextlib import suppress
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager, suppress
 from dataclasses import replace
 from datetime import datetime
-from importlib.metadata import entry_points
-from importlib.util import find_spec
 from pathlib import Path
 
 from espalier.core.errors import EspalierError, RejectedError, UnavailableError
-from espalier.core.masking import mask, without_credentials
+from espalier.core.masking import without_credentials
 from espalier.core.model import FINAL, Artifacts, State, VersionState
 from espalier.core.names import run_key
 from espalier.core.ports import Report, Subject
 from espalier.tracking import artifact, page
 from espalier.tracking.child import ChildStore
-from espalier.tracking.keys import TAG_MAX, cut, decode_key, encode_key, from_stored, to_stored
+from espalier.tracking.keys import decode_key, encode_key, from_stored, to_stored
 from espalier.tracking.location import (
     absolute_uri,
     artifact_root,
@@ -36,9 +33,11 @@ from espalier.tracking.location import (
     is_http,
     local_path,
     locked,
+    probe_file,
     sqlite_file,
 )
-from espalier.tracking.outbox import Outbox, Sent, last_values, unsent
+from espalier.tracking.outbox import Outbox, Sent, last_values
+from espalier.tracking.sending import Sender
 from espalier.tracking.store import Experiment, LostAnswer, Metric, Run, Store
 from espalier.tracking.ui import ui
 
@@ -47,12 +46,11 @@ __all__ = ["MLflowTracker", "ui"]
 NOTE = "mlflow.note.content"
 FINISHED = ("FINISHED", "FAILED", "KILLED")
 _CLIENT_PATIENCE = {  # of a trial's own client, which otherwise waits four minutes for a server that is away
-    "MLFLOW_HTTP_REQUEST_MAX_RETRIES": "3",
+    "MLFLOW_HTTP_REQUEST_MAX_RETRIES": "4",  # half a minute where the connection is refused
     "MLFLOW_HTTP_REQUEST_TIMEOUT": "15",
 }
 _FEW = 3  # up to so many trials are looked for one by one
 _ALL = 50_000
-_POINTS = 5_000  # between two notes of what was sent
 _STRAYS = 10
 
 
@@ -68,25 +66,26 @@ class MLflowTracker:
         self._environ = environ
         self._folder = root.absolute() / "tracking"
         self._outbox = Outbox(self._folder)
+        self._send = Sender(self._store, self._put, self._outbox, environ)
         place = artifacts or str(artifact_root(self._full_uri, repository.absolute()))
         self._artifacts = place if "://" in place else str(repository.absolute() / place)
         self._child = ChildStore(self._full_uri, self.uri, self._folder, environ)
-        self._rest: Store | None = None
+        self._reached: Store | None = None
         self._experiments: dict[str, Experiment] = {}
         self._experiment_of: dict[str, str] = {}
 
     def start(self) -> None:
         """Begin what takes seconds, where anything does; returns at once. To be called before planning."""
-        if self._through_child():
-            with suppress(EspalierError, OSError):  # the first real call says what is wrong
+        with suppress(EspalierError, OSError):  # the first real call says what is wrong
+            if self._store() is self._child:
                 self._child.start()
 
     def release(self) -> None:
         """Let go of connections; the next call makes them anew."""
         self._child.close()
-        if self._rest:
-            self._rest.close()
-            self._rest = None
+        if self._reached:
+            self._reached.close()
+            self._reached = None
 
     def probe(self) -> None:
         """Raise UnavailableError, within seconds, when no run can be made."""
@@ -94,7 +93,7 @@ class MLflowTracker:
         if file is None:
             self._store().probe()
         else:
-            _probe_file(file, self.uri)
+            probe_file(file, self.uri)
 
     def open(self, subjects: Sequence[Subject]) -> Mapping[str, str]:
         """Return the run of each key, found or made, with all that is known before it ends."""
@@ -103,7 +102,7 @@ class MLflowTracker:
             version = subject.version
             groups.setdefault((subject.experiment, version.job, version.line, version.version), []).append(subject)
         opened: dict[str, str] = {}
-        with locked(f"open\n{self.uri}"):
+        with _disk(), locked(f"open\n{self.uri}"):
             for group in groups.values():
                 opened |= {key: run.id for key, run in self._open_version(group).items()}
         return opened
@@ -125,22 +124,15 @@ class MLflowTracker:
         """Send what is new of a trial that runs. MLflow being away is no error: the next pass sends it."""
         sent = self._outbox.read(run_id)
         begins = report.state == "running" and sent.running < attempt
-        if sent.gone or not (begins or report.state in FINAL or self._has_news(report, sent)):
+        if sent.gone or not (begins or self._send.has_news(report, sent)):
             return
+        over = report.state in FINAL  # of an attempt that another one follows, and that nobody closes
         try:
-            if begins:
-                self._store().write(run_id, (), {}, {"espalier.attempt": str(attempt)})
-                self._store().update(run_id, "RUNNING", None, None)
-                sent = replace(sent, running=attempt)
-                self._outbox.write(run_id, sent)
-            over = report.state in FINAL
-            sent = self._send_metrics(run_id, report, sent, ended=over)
-            if over:  # an attempt that another one follows: its log would be gone with it
-                run = self._store().run(run_id)
-                if run is not None and not run.deleted:
-                    self._send_log(run, report, attempt, self._secrets(sent.secrets))
+            with _disk():
+                self._log(run_id, report, attempt, sent, begins=begins, over=over)
         except UnavailableError:
-            return
+            if over:
+                self._send.owe(run_id, report, attempt)
         except RejectedError:
             run = self._store().run(run_id)
             if run is not None and not run.deleted:
@@ -152,18 +144,37 @@ class MLflowTracker:
         self, subject: Subject, run_id: str, report: Report | None, state: State, artifacts: Artifacts
     ) -> Mapping[str, float]:
         """Bring everything of an ended run to MLflow, its status last; return its last metrics by name."""
+        with _disk():
+            return self._close(subject, run_id, report, state, artifacts)
+
+    def _log(self, run_id: str, report: Report, attempt: int, sent: Sent, *, begins: bool, over: bool) -> None:
+        if begins:
+            self._store().write(run_id, (), {}, {"espalier.attempt": str(attempt)})
+            self._store().update(run_id, "RUNNING", None, None)
+            sent = replace(sent, running=attempt)
+            self._outbox.write(run_id, sent)
+        run = self._store().run(run_id) if over or sent.owed else None
+        if run is not None and not run.deleted:
+            sent = self._send.settle(run, sent)
+        sent = self._send.metrics(run_id, report, sent, ended=over)
+        if over and run is not None and not run.deleted:
+            self._send.log(run, report, attempt, sent.secrets)
+
+    def _close(
+        self, subject: Subject, run_id: str, report: Report | None, state: State, artifacts: Artifacts
+    ) -> Mapping[str, float]:
         run = self._store().run(run_id)
         if run is None:
             run = self._store().run(self.open([subject])[subject.key])
         if run is None or run.deleted:
             self._outbox.write(run_id, replace(self._outbox.read(run_id), gone=True))
             return _told_by(subject, report)
-        sent = self._outbox.read(run.id)
+        sent = self._send.settle(run, self._outbox.read(run.id))
         if report is not None:
-            sent = self._send_metrics(run.id, report, sent, ended=True)
+            sent = self._send.metrics(run.id, report, sent, ended=True)
             if subject.trial is not None and not subject.trial.reused_from:
-                self._send_artifacts(run, subject, report, sent, artifacts)
-        self._fill(run, subject, state, self._strays(run, subject))
+                self._send.artifacts(run, subject, report, sent, artifacts)
+        self._fill(run, subject, state, subject.version.run_id, self._strays(run, subject))
         ended = (report.ended_at if report else None) or _ended_at(subject)
         status = page.status_of(state)
         end_ms = (milliseconds(ended) if ended else _now_ms()) if status in FINISHED else None
@@ -174,23 +185,15 @@ class MLflowTracker:
 
     # Which way
 
-    def _through_child(self) -> bool:
-        if not is_http(self._full_uri):
-            return True
-        plugged = ("MLFLOW_TRACKING_AUTH", "MLFLOW_TRACKING_AWS_SIGV4")
-        return any(self._environ.get(name) for name in plugged) or bool(
-            entry_points(group="mlflow.request_header_provider")
-        )
-
     def _store(self) -> Store:
-        if self._rest:
-            return self._rest
-        if self._through_child():
-            return self._child
-        from espalier.tracking.rest import RestStore  # httpx, which a database store never needs
+        if self._reached is None:
+            self._reached = self._child
+            if is_http(self._full_uri):
+                from espalier.tracking import rest  # httpx: a database never needs it
 
-        self._rest = RestStore(self._full_uri, self.uri, self._environ)
-        return self._rest
+                if not rest.needs_client(self._environ):
+                    self._reached = rest.RestStore(self._full_uri, self.uri, self._environ)
+        return self._reached
 
     def _put(self, run: Run, path: str, file: Path) -> None:
         folder = local_path(run.artifact_uri)
@@ -250,7 +253,7 @@ class MLflowTracker:
         for subject in subjects:
             run = found[subject.key]
             self._experiment_of[run.id] = run.experiment_id
-            self._complete(run, subject, is_fresh=subject.key in fresh)
+            self._complete(run, subject, version_run, is_fresh=subject.key in fresh)
         return found
 
     def _find(self, experiment: Experiment, subjects: Sequence[Subject], version_run: str | None) -> dict[str, Run]:
@@ -309,7 +312,7 @@ class MLflowTracker:
                     self._store().delete(other.id)
         return {key: runs[0] for key, runs in candidates.items()}
 
-    def _complete(self, run: Run, subject: Subject, *, is_fresh: bool) -> None:
+    def _complete(self, run: Run, subject: Subject, version_run: str | None, *, is_fresh: bool) -> None:
         """Give a run what it lacks of what is known before the end."""
         state = _state(subject)
         reused = state == "reused"
@@ -319,9 +322,9 @@ class MLflowTracker:
                 sent = replace(self._outbox.read(run.id), secrets=tuple(subject.spec.secrets))
                 self._outbox.write(run.id, sent)
         else:
-            self._fill(run, subject, state, ())
-        if not page.is_child(subject) and not self._outbox.read(run.id).pages:
-            self._send_pages(run, subject)
+            self._fill(run, subject, state, version_run)
+        if not page.is_child(subject):
+            self._send.pages(run, subject)
         wanted = page.status_of(state)
         if reused and subject.trial is not None:
             at = milliseconds(subject.trial.ended_at or subject.version.created_at)
@@ -333,11 +336,18 @@ class MLflowTracker:
         elif wanted not in FINISHED and ((is_fresh and wanted != "RUNNING") or run.status in FINISHED):
             self._store().update(run.id, wanted, None, None)
 
-    def _fill(self, run: Run, subject: Subject, state: State | VersionState, strays: Sequence[tuple[str, str]]) -> None:
+    def _fill(
+        self,
+        run: Run,
+        subject: Subject,
+        state: State | VersionState,
+        version_run: str | None,
+        strays: Sequence[tuple[str, str]] = (),
+    ) -> None:
         """Write the params that are missing, and the tags and the note that are not as they should be."""
         wanted = page.tags(
             subject,
-            version_run=run.tags.get("mlflow.parentRunId"),
+            version_run=run.tags.get("mlflow.parentRunId") or version_run,
             parent_version_run=run.tags.get("espalier.parent_run_id")
             or (subject.parent.run_id if subject.parent else None),
         )
@@ -364,79 +374,6 @@ class MLflowTracker:
                 with suppress(RejectedError):
                     self._store().write(run.id, (), {key: value}, {})
 
-    # Sending
-
-    def _has_news(self, report: Report, sent: Sent) -> bool:
-        if not report.metrics:
-            return False
-        try:
-            return Path(report.metrics).stat().st_size != sent.spools.get(report.metrics, 0)
-        except OSError:
-            return False
-
-    def _send_metrics(self, run_id: str, report: Report, sent: Sent, *, ended: bool) -> Sent:
-        if not report.metrics:
-            return sent
-        points, offset = unsent(Path(report.metrics), sent.spools.get(report.metrics, 0), ended=ended)
-        for at in range(0, len(points), _POINTS):
-            self._write_points(run_id, points[at : at + _POINTS])
-        if offset != sent.spools.get(report.metrics, 0):
-            sent = replace(sent, spools={**sent.spools, report.metrics: offset})
-            self._outbox.write(run_id, sent)
-        return sent
-
-    def _write_points(self, run_id: str, points: Sequence[Metric]) -> None:
-        """Write the points; one that MLflow refuses is named in a tag and does not take the others with it."""
-        try:
-            self._store().write(run_id, points, {}, {})
-        except RejectedError as error:
-            run = self._store().run(run_id) if len(points) == 1 else None
-            if run is not None and run.deleted:
-                raise
-            if len(points) == 1:
-                told = cut(f"{decode_key(points[0].key)}: {error.message}", TAG_MAX)
-                self._store().write(run_id, (), {}, {"espalier.refused": told})
-                return
-            for half in (points[: len(points) // 2], points[len(points) // 2 :]):
-                self._write_points(run_id, half)
-
-    def _send_pages(self, run: Run, subject: Subject) -> None:
-        with tempfile.TemporaryDirectory(prefix="espalier-") as staged:
-            for name, content in (("spec.yaml", page.spec_page(subject.spec)), ("diff.md", page.diff_page(subject))):
-                file = Path(staged, name)
-                file.write_text(content, "utf-8")
-                self._put(run, f"{artifact.OURS}/{name}", file)
-        self._outbox.write(run.id, replace(self._outbox.read(run.id), pages=True))
-
-    def _send_artifacts(self, run: Run, subject: Subject, report: Report, sent: Sent, wanted: Artifacts) -> None:
-        attempt = max(subject.trial.attempt if subject.trial else 1, 1)
-        if sent.artifacts >= attempt:
-            return
-        self._send_log(run, report, attempt, self._secrets(subject.spec.secrets))
-        with tempfile.TemporaryDirectory(prefix="espalier-") as staged:
-            folder = Path(staged)
-            if report.environment:
-                (folder / "packages").write_text(_packages(report.environment), "utf-8")
-                self._put(run, f"{artifact.OURS}/packages.txt", folder / "packages")
-            if report.output and Path(report.output).is_dir():
-                selected = artifact.select(Path(report.output), wanted)
-                for path, file in selected.files:
-                    self._put(run, path, file)
-                if selected.left_out:
-                    (folder / "left-out").write_text(artifact.left_out_page(selected.left_out), "utf-8")
-                    self._put(run, f"{artifact.OURS}/left-out.txt", folder / "left-out")
-        self._outbox.write(run.id, replace(sent, artifacts=attempt))
-
-    def _send_log(self, run: Run, report: Report, attempt: int, secrets: Iterable[str]) -> None:
-        if report.log and Path(report.log).is_file():
-            with tempfile.TemporaryDirectory(prefix="espalier-") as staged:
-                masked = Path(staged, "log")
-                artifact.masked_log(Path(report.log), masked, secrets)
-                self._put(run, artifact.log_name(attempt), masked)
-
-    def _secrets(self, names: Iterable[str]) -> list[str]:
-        return [self._environ[name] for name in names if self._environ.get(name)]
-
     def _strays(self, run: Run, subject: Subject) -> Sequence[tuple[str, str]]:
         """Return name and id of the runs that programs opened beside theirs while a version ran."""
         if page.is_child(subject):
@@ -447,6 +384,18 @@ class MLflowTracker:
         )
         found = self._store().search(run.experiment_id, query, _STRAYS)
         return [(other.name, other.id) for other in sorted(found, key=_age)]
+
+
+@contextmanager
+def _disk() -> Iterator[None]:
+    """A disk that is full or closed to us is something that may work later."""
+    try:
+        yield
+    except OSError as error:
+        raise UnavailableError(
+            f"{error.filename or 'a file'} cannot be used: {error.strerror or error}",
+            hint="make room, and give yourself the rights below .espalier/",
+        ) from error
 
 
 def milliseconds(time_: str) -> int:
@@ -478,39 +427,3 @@ def _told_by(subject: Subject, report: Report | None) -> dict[str, float]:
     """Return the last metrics of a trial whose run is gone."""
     known = dict(subject.trial.metrics) if subject.trial else {}
     return known | (last_values(Path(report.metrics)) if report and report.metrics else {})
-
-
-def _packages(environment: Mapping[str, str]) -> str:
-    """Return interpreter and packages of a trial, a line or block each."""
-    parts = []
-    for name, value in sorted(environment.items()):
-        parts.append(f"{name}:\n{value.rstrip()}\n" if "\n" in value else f"{name}: {value}\n")
-    return mask("".join(parts))
-
-
-def _probe_file(file: Path, shown: str) -> None:
-    """Raise what would keep runs from being made in an SQLite file; mlflow itself is not waited for."""
-    import os
-    import sqlite3
-
-    hint = "check tracking.uri and the rights on that folder"
-    if find_spec("mlflow") is None:
-        raise UnavailableError("mlflow is not installed beside espalier", hint="install espalier with its dependencies")
-    folder = file.parent
-    while not folder.exists():
-        folder = folder.parent
-    if not os.access(folder, os.W_OK):
-        raise UnavailableError(f"MLflow's database {shown} cannot be written: no right to {folder}", hint=hint)
-    if not file.exists():
-        return
-    if not os.access(file, os.W_OK):
-        raise UnavailableError(f"MLflow's database {shown} cannot be written", hint=hint)
-    try:
-        database = sqlite3.connect(f"file:{file.as_posix()}?mode=ro", uri=True, timeout=2)
-        try:
-            database.execute("SELECT count(*) FROM sqlite_master").fetchone()
-        finally:
-            database.close()
-    except sqlite3.DatabaseError as error:
-        if "locked" not in str(error):
-            raise UnavailableError(f"MLflow's database {shown} cannot be read: {error}", hint=hint) from error

@@ -14,6 +14,15 @@ _STEP_MAX = 2**63 - 1
 
 
 @dataclass(frozen=True, slots=True)
+class Owed:
+    """An attempt that ended while MLflow was away and that another one followed; paths of what it left."""
+
+    attempt: int
+    metrics: str | None
+    log: str | None
+
+
+@dataclass(frozen=True, slots=True)
 class Sent:
     """``spools`` has how many bytes of each file of metrics MLflow acknowledged."""
 
@@ -23,6 +32,7 @@ class Sent:
     gone: bool = False  # a person deleted the run
     spools: Mapping[str, int] = field(default_factory=dict)
     secrets: tuple[str, ...] = ()  # names, whose values are masked in its logs
+    owed: tuple[Owed, ...] = ()
 
 
 class Outbox:
@@ -42,6 +52,7 @@ class Outbox:
                 gone=bool(kept["gone"]),
                 spools=dict(kept["spools"]),
                 secrets=tuple(kept["secrets"]),
+                owed=tuple(Owed(**owed) for owed in kept["owed"]),
             )
         except (OSError, ValueError, KeyError, TypeError):
             return Sent()

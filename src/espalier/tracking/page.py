@@ -25,6 +25,7 @@ _STATUS: dict[State | VersionState, RunStatus] = {
     "cancelled": "KILLED",
 }
 _URL = re.compile(r"https?://[A-Za-z0-9.\-:\[\]]+(?:/[A-Za-z0-9._~%+-]+)+/?\Z")
+_BLOB = re.compile(r"\A([0-9a-f]{8})[0-9a-f]{32,56}( \d{6})?\Z")
 _SCP = re.compile(r"(?:[\w.-]+@)?(?P<host>[A-Za-z0-9.-]+):(?P<path>[^/:][^:]*)\Z")
 _SSH = re.compile(r"ssh://(?:[^@/]+@)?(?P<host>[A-Za-z0-9.-]+)(?::\d+)?/(?P<path>.+)\Z")
 
@@ -207,9 +208,14 @@ def _changed(subject: Subject, state: State | VersionState) -> str:
 
 
 def _change_line(change: Change, limit: int | None) -> str:
-    old, new = (_leaf(value, limit) for value in (change.old, change.new))
+    old, new = (_leaf(_short_blob(change.path, value) if limit else value, limit) for value in (change.old, change.new))
     where = f" ({text(change.origin)})" if change.origin else ""
     return f"- {code(change.path)}: {old} → {new}{where}"
+
+
+def _short_blob(path: str, value: Json) -> Json:
+    """Return the git id of a file of ``code`` as people know it from ``git diff``; anything else as it is."""
+    return _BLOB.sub(r"\1\2", value) if path.startswith("code.") and isinstance(value, str) else value
 
 
 def _leaf(value: Json, limit: int | None) -> str:

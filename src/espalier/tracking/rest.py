@@ -4,6 +4,7 @@ import contextlib
 import ssl
 import time
 from collections.abc import Iterator, Mapping, Sequence
+from importlib.metadata import entry_points
 from pathlib import Path
 from typing import Any
 from urllib.parse import quote, unquote, urlsplit
@@ -25,6 +26,7 @@ from espalier.tracking.store import (
 
 CONNECT_S = 3.0
 READ_S = 20.0
+PUT_S = 300.0  # an artifact's: the server passes it on before it answers
 PROBE_S = 4.0  # a probe's READ_S
 QUIET_S = 10.0  # after a silent server: no other call of this process waits for it so long
 BYTES_MAX = 900_000  # MLflow's source names 1 MB for a batch
@@ -32,6 +34,12 @@ _PAUSES_S = (0.2, 1.0)  # before repetitions
 _PAGE = 1000
 _CHUNK = 1 << 20
 _API = "/api/2.0/mlflow/"
+
+
+def needs_client(environ: Mapping[str, str]) -> bool:
+    """Return whether requests to a server go through plug-ins of the mlflow client."""
+    plugged = ("MLFLOW_TRACKING_AUTH", "MLFLOW_TRACKING_AWS_SIGV4")
+    return any(environ.get(name) for name in plugged) or bool(entry_points(group="mlflow.request_header_provider"))
 
 
 class RestStore:
@@ -132,7 +140,7 @@ class RestStore:
         inside = quote(f"{parts.path.strip('/')}/{path}")
         size = file.stat().st_size
         url = f"{base}/api/2.0/mlflow-artifacts/artifacts/{inside}"
-        self._send("PUT", url, again=True, file=file, headers={"Content-Length": str(size)})
+        self._send("PUT", url, again=True, file=file, headers={"Content-Length": str(size)}, read_s=PUT_S)
 
     def close(self) -> None:
         self._http.close()

@@ -43,13 +43,14 @@ def main(argv: Sequence[str]) -> None:
     given = os.environ.get("MLFLOW_TRACKING_URI", "")
     environ = {
         "MLFLOW_SERVER_ENABLE_JOB_EXECUTION": "false",  # eight processes and a gigabyte that showing runs does not need
+        "MLFLOW_DISABLE_TELEMETRY": "true",
         **os.environ,
         "MLFLOW_BACKEND_STORE_URI": given if without_credentials(given) == store else store,
     }
     environ.pop("MLFLOW_TRACKING_URI", None)
     # run artifacts lie where programs wrote them themselves: a server that proxied them would promise others
     # another place
-    options = ("--no-serve-artifacts", "--default-artifact-root", artifacts)
+    options = ("--no-serve-artifacts", "--default-artifact-root", artifacts, "--uvicorn-opts", "--log-level warning")
     command = (sys.executable, "-P", "-m", "mlflow", "server", "--workers", "1", "--host", "127.0.0.1", "--port", port)
     os.execve(sys.executable, [*command, *options], environ)
 

@@ -471,6 +471,11 @@ def test_what_a_job_cannot_say_is_refused(repo: Repo, text: str, expected: str) 
     assert all(message.startswith("conf/") for message in messages)
 
 
+def test_a_word_that_is_none_of_the_choices_is_mended_by_the_nearest_one(repo: Repo) -> None:
+    said(repo, BARE + "sweep: {params: {a: '1,2'}, objective: {metric: x, goal: maximise}}\n")
+    assert [error.hint for error in repo.errors()] == ["use maximize"]
+
+
 def test_all_errors_of_all_jobs_are_given_at_once(repo: Repo) -> None:
     repo.commit(
         {
@@ -566,3 +571,40 @@ def test_the_schema_of_a_job_file_knows_every_key() -> None:
     assert schema["additionalProperties"] is False
     assert all(entry.get("description") for entry in schema["properties"].values())
     assert schema["properties"]["grace_s"]["default"] == 30.0
+
+
+@pytest.mark.parametrize(
+    ("text", "expected", "hint"),
+    [
+        ("defaults:\n  - /optim@params.optim: adm\n", "2: there is no optim/adm.yaml", "use adam"),
+        (
+            "defaults:\n  - optim@params.optim: adam\n",
+            "2: there is no job/optim/adam.yaml",
+            "begin it with /: `/optim`",
+        ),
+        ("x: 1\ndefaults:\n  - override /backend: vertex\n", "3: there is no backend/vertex.yaml", "there is: local"),
+        ("defaults:\n  - override /optim: adam\n", "2: nothing in the defaults list is optim@job.optim", ""),
+        (BARE + "params: {bb: 1, a: '${.b}'}\n", "3: params.a: there is no '.b'", "use ${.bb}"),
+        (
+            BARE + "params: {bb: 1, a: '${params.bb}'}\n",
+            "3: params.a: there is no 'params.bb'",
+            "there is 'job.params.bb'",
+        ),
+        (BARE + "params: {a: '${oc.selct:x}'}\n", "3: params.a: the resolver 'oc.selct'", "did you mean oc.select?"),
+        ("# @package _global_\ncommand: x\ncode: []\n", "2: command stands beside `job:`", "indent the job"),
+        ("command: x\ncode: src\n", "2: code is 'src', not a list of text", "write a list"),
+        ("command: x\ncode: []\nresorces: {}\n", "3: unknown key 'resorces'", "use resources"),
+        (BARE + "sweep: {params: {a: '1,2'}, metod: x}\n", "3: unknown key 'sweep.metod'", "use method"),
+    ],
+)
+def test_an_error_names_the_line_and_the_nearest_that_there_is(repo: Repo, text: str, expected: str, hint: str) -> None:
+    repo.job_file(text, conf__optim__adam="")
+    repo.commit({"conf/optim/adam.yaml": "lr: 1\n"})
+    found = [
+        error
+        for error in repo.errors()
+        if f"conf/job/a.yaml:{error.line}" and expected in f"{error.line}: {error.message}"
+    ]
+    assert found, repo.errors()
+    assert found[0].file == "conf/job/a.yaml"
+    assert hint in found[0].hint

@@ -357,3 +357,13 @@ def test_touched_lines_are_named_once() -> None:
         NAME,
         f"{NAME}+scan",
     )
+
+
+def test_what_is_told_of_a_superseded_version_that_is_over_moves_nothing_at_once_or_later() -> None:
+    base = after(Created(a_record()), Created(a_record(2)))
+    late: list[Event] = [Opened(NAME, 1, "late", "uri", {}), Treated(NAME, 1, Policy(retries=9), 1, Artifacts())]
+    once = after(*both("succeeded"), *late, seen("running", number=2), base=base)
+    twice = after(*both("succeeded"), base=base)
+    twice = after(*late, seen("running", number=2), base=after(seen("running", number=2), base=twice))
+    assert once.lines[NAME].earlier == twice.lines[NAME].earlier
+    assert once.lines[NAME].earlier[0].version.run_id is None

@@ -41,7 +41,7 @@ class Bench:
     def follow(self) -> Snapshot:
         """Follow until all is final."""
         heads = self.ledger.read().heads
-        return follow(self.world, [(name, head.version) for name, head in heads.items()])
+        return follow(self.world, [(name, n) for name, head in heads.items() for n in (*head.open, head.version)])
 
     def finish(self, *jobs: Job, **options: object) -> Snapshot:
         """Commit, apply and follow."""

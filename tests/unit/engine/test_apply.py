@@ -122,7 +122,7 @@ def test_a_definite_refusal_is_recorded_as_failed_and_not_retried_by_policy() ->
     bench.backend.refuses = "64 GPUs are more than there are"
     bench.apply()
     (trial,) = bench.last().trials
-    assert (trial.state, trial.message) == ("failed", "64 GPUs are more than there are")
+    assert (trial.state, trial.message) == ("failed", "64 GPUs are more than there are (ask for less)")
     bench.follow()
     assert bench.actions() == ["keep"]
 

@@ -1,5 +1,6 @@
 """Which files go, and what is said of the others."""
 
+import os
 from pathlib import Path
 
 import pytest
@@ -48,6 +49,15 @@ def test_links_are_followed_inside_only(output: Path, tmp_path: Path) -> None:
     found = select(output, Artifacts())
     assert "best" in dict(found.files)
     assert {"out", "folder", "dangling"} <= set(dict(found.left_out))
+
+
+def test_what_can_never_be_read_is_named_and_holds_nothing_up(output: Path) -> None:
+    (output / "self").symlink_to("self")
+    (output / "long").symlink_to("x" * 300)
+    os.mkfifo(output / "pipe")
+    found = select(output, Artifacts())
+    assert {"model.bin", "logs/a.txt"} <= set(dict(found.files))
+    assert {"self", "long", "pipe"} <= set(dict(found.left_out))
 
 
 def test_nothing_goes_where_nothing_may(output: Path) -> None:

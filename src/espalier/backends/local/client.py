@@ -1,6 +1,7 @@
 """The Backend of this machine. Remembers nothing: the queue does; never runs a program itself."""
 
 import os
+import re
 import sys
 import threading
 import time
@@ -18,8 +19,15 @@ from espalier.core.masking import mask
 from espalier.core.ports import Answer, Launch, Report
 from espalier.core.program import late_values, missing_names
 
-WAKE_AGAIN_S = 30.0
+WAKE_AGAIN_S = 5.0
 _CHUNK = 1 << 20
+_KEY = re.compile(r"[0-9a-f]{40}\Z")
+
+
+def _absent(handle: str) -> Report:
+    if not _KEY.match(handle):
+        return Report("unknown")
+    return Report("lost", message="the queue does not know it any more: was .espalier removed?")
 
 
 def place_of(root: Path) -> str:
@@ -81,13 +89,16 @@ class LocalBackend:
         return key
 
     def status(self, handles: Collection[str]) -> Mapping[str, Report]:
-        """Return how each handle stands; ``unknown`` for those of another queue. Brings a dead runner back."""
+        """Return how each handle stands; ``unknown`` for what is no key. Brings a dead runner back.
+
+        A key that the queue at this place does not hold was sent to a queue that is gone: ``lost``.
+        """
         rows = self._queue.read(handles) if handles and self._queue.exists() else {}
         unfinished = any(row.state in ("queued", "running") for row in rows.values())
         if self.start_runner and unfinished and self._may_wake() and not supervisor.is_alive(self.root):
             self.wake()
             rows = self._queue.read(handles)
-        return {handle: self._report(rows[handle]) if handle in rows else Report("unknown") for handle in handles}
+        return {handle: self._report(rows[handle]) if handle in rows else _absent(handle) for handle in handles}
 
     def cancel(self, handle: str) -> None:
         """End a trial: at once while queued, else with SIGTERM and its grace. Nothing when over or unknown."""

@@ -122,7 +122,8 @@ def shadowed(
         if not any(file.startswith(below) for file in laid_out):
             raise RejectedError(
                 f"the trial's Python imports from {path}, which lies in the repository and is not in the job's code",
-                hint=f"add {inside!r} to code, so that the committed files are used, or uninstall it",
+                hint=f"add {inside!r} to code, so that its committed files are used; if it is not committed, install"
+                " the package another way",
             )
     return tuple(found)
 

@@ -12,8 +12,11 @@ from espalier.core.model import Data
 from espalier.core.names import run_key
 from espalier.core.ports import Launch
 from espalier.core.program import Seat, argv, filled, filled_data, late_values, nested, variables
+from espalier.worker.hiding import sitecustomize
 
 OUTPUT, LOG, METRICS, PARAMS, WORK = "output", "log.txt", "metrics.jsonl", "params.json", "work"
+
+HIDING = str(Path(sitecustomize.__file__).resolve().parent)
 
 
 def home(root: Path, key: str) -> Path:
@@ -57,7 +60,8 @@ def seat(
             params_file=str(folder / PARAMS),
             data=data,
             path_first=path_first,
-            import_first=tuple(os.path.normpath(work / inside) for inside in shadowed),
+            import_first=(*([HIDING] if shadowed else ()), *(os.path.normpath(work / inside) for inside in shadowed)),
+            hidden=tuple(os.path.normpath(repository / inside) for inside in shadowed),
             gpus=gpus,
         )
 

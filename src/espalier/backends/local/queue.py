@@ -5,9 +5,11 @@ Every change is one SQLite transaction; a change that is already made changes no
 
 import json
 import os
+import shutil
 import sqlite3
+import threading
 from collections.abc import Collection, Iterable, Iterator, Mapping
-from contextlib import closing, contextmanager
+from contextlib import closing, contextmanager, suppress
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from pathlib import Path
@@ -123,15 +125,22 @@ class Queue:
         return self.path.exists()
 
     def make(self) -> None:
-        """Make the queue unless it is there."""
-        os.close(os.open(self.path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600))
-        with self._open() as db:
-            db.execute("PRAGMA journal_mode=WAL")
-        with self._transaction(lasting=True) as db:
-            if db.execute("PRAGMA user_version").fetchone()[0] == 0:
+        """Make the queue unless it is there; others see it whole or not at all."""
+        folder = self.path.with_name(f".making-{os.getpid()}-{threading.get_ident()}")
+        folder.mkdir(mode=0o700)
+        try:
+            made = Queue(folder)
+            os.close(os.open(made.path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600))
+            with made._open() as db:
+                db.execute("PRAGMA journal_mode=WAL")
+            with made._transaction(lasting=True) as db:
                 for statement in _SCHEMA.split(";"):
                     db.execute(statement)
                 db.execute(f"PRAGMA user_version={FORMAT}")
+            with suppress(FileExistsError):
+                os.link(made.path, self.path)
+        finally:
+            shutil.rmtree(folder)
 
     def add(self, key: str, launch: Launch, prepared: Prepared, environment: Mapping[str, str]) -> bool:
         """Add one attempt; return whether it was new."""

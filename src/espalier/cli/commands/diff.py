@@ -1,19 +1,22 @@
 """``espalier diff``: two versions side by side. Never starts or asks anything."""
 
 import argparse
+import shlex
 
 from espalier import wiring
 from espalier.cli import lookup, terminal
-from espalier.cli.commands.show import declared
 from espalier.cli.parser import add_format
 from espalier.cli.views.diff import Pair, diff_json, diff_text, in_time
 from espalier.cli.views.record import name_of
+from espalier.cli.views.value import short_id
 from espalier.core.content import diff
 from espalier.core.errors import InputError
 from espalier.core.names import parse_target
 from espalier.core.ports import Ledger
 from espalier.core.record import Record
 from espalier.engine import act
+
+FILES = 3  # more are left out of the hint
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
@@ -33,12 +36,14 @@ def run(arguments: argparse.Namespace) -> int:
         raise InputError(f"{name_of(a.version)} has no parent", hint="name the version to compare with as well")
     old, new = in_time(a.version, b.version)
     before, after = (a, b) if old is a.version else (b, a)
-    changes = diff(before.spec, after.spec)
-    if changes and arguments.format == "text":
-        job = declared(arguments.directory, after)
-        changes = diff(before.spec, after.spec, job.origins if job else {})
+    changes = diff(before.spec, after.spec, after.version.origins)
     pair = Pair(a.version, b.version, old, new, changes)
     terminal.result(diff_json(pair) if arguments.format == "json" else diff_text(pair, terminal.out().style))
+    files = [change.path.removeprefix("code.") for change in changes if change.path.startswith("code.")]
+    if files and arguments.format == "text":
+        commits = f"{short_id(old.commit)} {short_id(new.commit)}"
+        named = f" -- {shlex.join(files)}" if len(files) <= FILES else ""
+        terminal.Terminal().next(f"git diff {commits}{named} shows what changed in the code")
     return 0
 
 

@@ -23,6 +23,7 @@ GIT_LEAST = (2, 25)  # Debian 11 and newer have more; older ones were never trie
 GIB = 1024**3
 DISK_WARN_GIB, DISK_FAIL_GIB = 5.0, 0.5
 THREADS = "OMP_NUM_THREADS"
+MLFLOW_OF_TRIALS = "from importlib.metadata import version; print(version('mlflow'))"
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
@@ -67,7 +68,7 @@ def _checks(directory: Path) -> Iterator[Check]:
         yield _jobs(declared)
     except EspalierError as error:
         yield _failed("config", error)
-    yield _trying("mlflow", lambda: _mlflow(world))
+    yield _trying("mlflow", lambda: _mlflow(world, top))
     if declared is not None:
         yield _threads(declared)
         yield from _kinds(world, declared)
@@ -139,29 +140,37 @@ def _machine() -> Check:
     return Check("machine", "ok", f"{count(cpus, 'CPU')}, {memory:.1f} GiB, {count(gpus, 'GPU')}{hidden}")
 
 
-def _interpreter(top: Path) -> Check:
-    """The Python that ``python`` means in a trial (design: backends, local)."""
+def _environment_of_trials(top: Path) -> tuple[str, Path] | None:
+    """Return where ``python`` of a trial comes from, and how that was said (design: backends, local)."""
     for name, folder in (
         ("$VIRTUAL_ENV", os.environ.get("VIRTUAL_ENV")),
         ("$CONDA_PREFIX", os.environ.get("CONDA_PREFIX")),
         (".venv", str(top / ".venv")),
         ("espalier's own environment", str(Path(sys.executable).parent.parent)),
     ):
-        if not folder or (name == ".venv" and not Path(folder).is_dir()):
-            continue
-        python = Path(folder, "bin", "python")
-        said = _output([str(python), "--version"])
-        if said is None:
-            return Check(
-                "interpreter",
-                "fail",
-                f"trials get {python} ({name}), which does not start",
-                f"make that environment again, or unset {name}",
-            )
-        return Check("interpreter", "ok", f"trials get {python} ({name}), {said}")
-    return Check(
-        "interpreter", "fail", "there is no Python for trials", "make a virtual environment: python3 -m venv .venv"
-    )
+        if folder and (name != ".venv" or Path(folder).is_dir()):
+            return name, Path(folder)
+    return None
+
+
+def _interpreter(top: Path) -> Check:
+    """The Python that ``python`` means in a trial."""
+    found = _environment_of_trials(top)
+    if found is None:
+        mend = "make a virtual environment: python3 -m venv .venv"
+        return Check("interpreter", "fail", "there is no Python for trials", mend)
+    name, folder = found
+    python = folder / "bin" / "python"
+    said = _output([str(python), "--version"])
+    if said is None:
+        mend = f"make that environment again, or unset {name}"
+        return Check("interpreter", "fail", f"trials get {python} ({name}), which does not start", mend)
+    text = f"trials get {python} ({name}), {said}"
+    own = top / ".venv"
+    if own.is_dir() and own.resolve() != folder.resolve():
+        mend = f"source {own}/bin/activate, or unset {name.removeprefix('$')}, where trials should have that one"
+        return Check("interpreter", "warn", f"{text}, and not the .venv of the repository", mend)
+    return Check("interpreter", "ok", text)
 
 
 def _jobs(declared: Declared) -> Check:
@@ -174,11 +183,17 @@ def _jobs(declared: Declared) -> Check:
     return Check("config", "ok" if declared.jobs else "warn", text, "declare one: conf/job/NAME.yaml, then commit it")
 
 
-def _mlflow(world: World) -> Check:
+def _mlflow(world: World, top: Path) -> Check:
     world.tracker.probe()
-    return Check(
-        "mlflow", "ok", f"{_version_of('mlflow')}, runs can be made at {without_credentials(world.tracker.uri)}"
-    )
+    text = f"{_version_of('mlflow')}, runs can be made at {without_credentials(world.tracker.uri)}"
+    found = _environment_of_trials(top)
+    theirs = _output([str(found[1] / "bin" / "python"), "-c", MLFLOW_OF_TRIALS]) if found else None
+    if not theirs or world.tracker.uri.startswith(("http://", "https://")):
+        return Check("mlflow", "ok", text)
+    if theirs.split(".")[:2] != metadata.version("mlflow").split(".")[:2]:
+        mend = "install the same mlflow for both, or set tracking.uri to an MLflow server, which takes many versions"
+        return Check("mlflow", "warn", f"{text}; trials have mlflow {theirs}, which may not open this database", mend)
+    return Check("mlflow", "ok", text)
 
 
 def _threads(declared: Declared) -> Check:

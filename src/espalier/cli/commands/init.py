@@ -12,6 +12,7 @@ from pathlib import Path
 import espalier
 from espalier.core.errors import InputError
 
+CONFIG = "conf/config.yaml"
 JOBS = "conf/job"
 EXAMPLE = (JOBS, "conf/model", "conf/optim", "experiments")  # of no use to who has jobs already
 IGNORED = (".espalier/", "mlflow.db*", "mlartifacts/", "__pycache__/")
@@ -36,6 +37,7 @@ def run(args: argparse.Namespace) -> int:
     try:
         made = make_repository(top)
         own_jobs = has_own_jobs(top)
+        own_config = os.path.lexists(top / CONFIG)
         print(f"{'made' if made else 'there':9}a git repository in {top}")
         for name, text in sorted(template(project_name(top)).items()):
             if own_jobs and name.startswith(EXAMPLE):
@@ -49,7 +51,7 @@ def run(args: argparse.Namespace) -> int:
             file=str(error.filename or top),
         ) from error
     sys.stdout.flush()  # the advice stands below it, whatever stdout is
-    print(advice(top, own_jobs), file=sys.stderr)
+    print(advice(top, own_jobs, own_config), file=sys.stderr)
     return 0
 
 
@@ -63,11 +65,11 @@ def template(project: str) -> dict[str, bytes]:
         for path in sorted(root.joinpath(folder).rglob("*"))
         if path.is_file() and "__pycache__" not in path.parts
     }
-    if "conf/config.yaml" not in files:
+    if CONFIG not in files:
         raise InputError(f"this installation of espalier has no template in {root}", hint="install espalier again")
-    config = files["conf/config.yaml"].decode()
+    config = files[CONFIG].decode()
     name = project if _UNQUOTED.match(project) else json.dumps(project)
-    return files | {"conf/config.yaml": _PROJECT_LINE.sub(lambda _: f"project: {name}", config, count=1).encode()}
+    return files | {CONFIG: _PROJECT_LINE.sub(lambda _: f"project: {name}", config, count=1).encode()}
 
 
 def project_name(top: Path) -> str:
@@ -136,15 +138,14 @@ def ignore(path: Path) -> str:
     return "extended" if old else "added"
 
 
-def advice(top: Path, own_jobs: bool) -> str:
+def advice(top: Path, own_jobs: bool, own_config: bool) -> str:
     """Return what a person does next."""
     steps = []
     if own_jobs:
-        steps += [
-            "",
-            "conf/job has jobs of yours, so the example was left out. conf/config.yaml needs `project: NAME`,",
-        ]
-        steps += ["and in its defaults `- backend@job.backend: local` and `- job: ???`."]
+        steps += ["", f"{JOBS} has jobs of yours, so the example was left out."]
+    if own_config:
+        steps += ["", f"{CONFIG} was there. It needs `project: NAME`, and in its defaults"]
+        steps += ["`- backend@job.backend: local` and `- job: ???`."]
     steps += ["", "Nothing is committed. Next:"]
     if top.resolve() != Path.cwd():
         steps += [f"  cd {shlex.quote(str(top))}"]

@@ -8,6 +8,7 @@ from espalier import wiring
 from espalier.cli import terminal
 from espalier.cli.terminal import Terminal
 from espalier.cli.views.show import swept_names
+from espalier.cli.views.style import PLAIN, Row, columns
 from espalier.cli.views.value import short_id, value
 from espalier.core.errors import InputError
 from espalier.core.model import FINAL, Trial
@@ -74,12 +75,16 @@ def _trial(world: World, text: str, talk: Terminal) -> tuple[Record, Trial]:
 
 def _choices(record: Record) -> list[str]:
     names = swept_names(record)
-    rows = [
-        f"    {_name(record, trial)}  {trial.state}  {' '.join(f'{n}={value(trial.params.get(n), 24)}' for n in names)}"
+    rows: list[Row] = [
+        [
+            f"    {_name(record, trial)}",
+            trial.state,
+            " ".join(f"{name}={value(trial.params.get(name), 24)}" for name in names),
+        ]
         for trial in record.trials[:LISTED]
     ]
     more = len(record.trials) - LISTED
-    return [*(row.rstrip() for row in rows), *([f"    … and {more} more"] if more > 0 else [])]
+    return [*columns(rows, PLAIN, last_cut=False), *([f"    … and {more} more"] if more > 0 else [])]
 
 
 def _name(record: Record, trial: Trial) -> str:

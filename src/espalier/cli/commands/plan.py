@@ -7,6 +7,7 @@ from espalier import wiring
 from espalier.cli import planfile, terminal
 from espalier.cli.parser import add_format, add_not_yet
 from espalier.cli.views.plan import plan_json, plan_markdown, plan_text
+from espalier.cli.views.record import name_of
 from espalier.cli.views.value import count
 from espalier.engine import apply
 
@@ -26,8 +27,9 @@ def run(arguments: argparse.Namespace) -> int:
     """Print the plan; return 1 with job errors, 2 with ``--exit-code`` and changes pending."""
     talk = terminal.Terminal()
     world = wiring.open_world(arguments.directory, rev=arguments.rev)
-    _, plan, _ = apply.plan_at(world, arguments.rev, arguments.job)
-    if arguments.rev == "HEAD" and (dirty := wiring.dirty_paths(arguments.directory)):
+    _, plan, snapshot = apply.plan_at(world, arguments.rev, arguments.job)
+    dirty = wiring.dirty_paths(arguments.directory) if arguments.rev == "HEAD" else []
+    if dirty:
         talk.say(f"note: {aside(dirty)}; a plan is of commits")
     if arguments.out:
         planfile.write(plan, arguments.out)
@@ -37,7 +39,9 @@ def run(arguments: argparse.Namespace) -> int:
         terminal.result(plan_markdown(plan))
     else:
         terminal.result(plan_text(plan, terminal.out().style, every=bool(arguments.job)))
-        talk.next(_next(arguments, bool(plan.errors), plan.changes_pending))
+        kept = [snapshot.heads[action.job] for action in plan.actions if action.action == "keep"]
+        failed = [name_of(head) for head in kept if head.state == "failed"]
+        talk.next(_next(arguments, bool(plan.errors), plan.changes_pending, bool(dirty), failed))
     if plan.errors:
         return 1
     return 2 if arguments.exit_code and plan.changes_pending else 0
@@ -49,10 +53,15 @@ def aside(dirty: list[str]) -> str:
     return f"{count(len(dirty), 'path')} not committed ({named}) left aside"
 
 
-def _next(arguments: argparse.Namespace, errors: bool, pending: bool) -> str:
+def _next(arguments: argparse.Namespace, errors: bool, pending: bool, dirty: bool, failed: list[str]) -> str:
     if errors:
         return "mend what is wrong, commit, plan again (espalier apply --skip-errors carries out the rest)"
     if not pending:
+        if failed:
+            first = failed[0]
+            return f"espalier show {first} (it failed); then mend it and commit, or espalier retry {first}"
+        if dirty:
+            return "nothing to do at HEAD; to plan what is not committed, commit it"
         return "nothing to do; espalier status shows where things stand"
     if arguments.out:
         return f"espalier apply {arguments.out}"

@@ -1,7 +1,6 @@
 """``espalier show``: one version whole, with why it exists. Never starts or asks anything."""
 
 import argparse
-from pathlib import Path
 
 from espalier import wiring
 from espalier.cli import lookup, terminal
@@ -9,10 +8,7 @@ from espalier.cli.commands.status import NO_REMOTE
 from espalier.cli.parser import add_format
 from espalier.cli.views.show import Whole, environment_changes, show_json, show_text
 from espalier.core.content import Change, diff
-from espalier.core.errors import EspalierError
-from espalier.core.model import Job
 from espalier.core.names import parse_target
-from espalier.core.record import Record
 from espalier.engine import act
 
 
@@ -33,29 +29,14 @@ def run(arguments: argparse.Namespace) -> int:
     target = parse_target(arguments.target)
     record, trials = act.find(ledger, target)
     parent = lookup.parent_of(ledger, record.version)
-    job = declared(arguments.directory, record)
-    changes: tuple[Change, ...] = diff(parent.spec, record.spec, job.origins if job else {}) if parent else ()
+    changes: tuple[Change, ...] = diff(parent.spec, record.spec, record.version.origins) if parent else ()
     whole = Whole(
         record=record,
         parent=parent.version if parent else None,
         changes=changes,
         environment=environment_changes(parent.trials, record.trials) if parent else {},
         trial=trials[0] if target.trial else None,
-        description=job.description if job else "",
+        description=record.version.description,
     )
     terminal.result(show_json(whole) if arguments.format == "json" else show_text(whole, terminal.out().style))
     return 0
-
-
-def declared(directory: Path, record: Record) -> Job | None:
-    """Return the job as the version's commit declares it; None where that commit is not here or does not compose.
-
-    The record has no places: file and line come from the commit.
-    """
-    try:
-        source = wiring.open_world(directory).source
-        commit = source.resolve(record.version.commit)
-        jobs = source.specs(commit, [record.version.job]).jobs
-    except EspalierError:
-        return None
-    return next((job for job in jobs if job.name == record.version.job), None)

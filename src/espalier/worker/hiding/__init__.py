@@ -1,0 +1,1 @@
+"""A folder that stands first on a trial's PYTHONPATH where the repository is installed editable."""
