@@ -274,13 +274,22 @@ def _treat(head: Version, job: Job) -> Iterator[Event]:
         yield Treated(job.name, head.version, job.policy, parallel, job.artifacts)
 
 
+def _running(world: World, version: Version, trials: Collection[Trial]) -> set[str]:
+    """Return the ids of those trials that run by now, recorded as such or not: the ledger lags behind the backend."""
+    backend = backend_of(world, version)
+    handles = {trial.handle: trial.id for trial in trials if trial.handle and trial.place == backend.place}
+    reports = backend.status(handles) if handles else {}
+    seen = {handles[handle] for handle, report in reports.items() if report.state not in ("queued", "unknown")}
+    return seen | {trial.id for trial in trials if trial.state == "running"}
+
+
 def _retire(world: World, snapshot: Snapshot, action: Action, options: Options) -> Iterator[Event]:
     yield Retired(action.job, action.version)
     line = snapshot.lines[action.job]
     now = world.clock.now()
     for record in (line.last, *line.open.values()):
-        ends = tuple(
-            t.id for t in record.trials if t.state == "queued" or (options.cancel_running and t.state not in FINAL)
-        )
+        unfinished = [trial for trial in record.trials if trial.state not in FINAL]
+        going = () if options.cancel_running else _running(world, record.version, unfinished)
+        ends = tuple(trial.id for trial in unfinished if trial.id not in going)
         if ends:
             yield CancelRequested(action.job, record.version.version, ends, now)
