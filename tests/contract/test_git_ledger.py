@@ -492,3 +492,30 @@ def test_of_two_first_applies_at_once_the_slower_one_is_stale_and_rewrites_nothi
         apply_plan(bench.world, *slower, Options())
     assert text(place, f"heads/{shard('digits/mlp')}.jsonl") == before
     assert check(place, environ=ENVIRON) == []
+
+
+@pytest.mark.parametrize("content", ["", "junk\n"])
+def test_a_ref_that_a_power_cut_emptied_is_refused_and_is_not_taken_for_no_ledger(place: Path, content: str) -> None:
+    ledger = ledger_of(place)
+    ledger.found()
+    (place / ".git" / REF).write_text(content)
+    for ask in (ledger.read, ledger.found, lambda: check(place, environ=ENVIRON)):
+        with pytest.raises(RejectedError, match="names no commit"):
+            ask()
+
+
+def test_a_ref_that_names_something_else_than_a_commit_is_not_sound(place: Path) -> None:
+    (place / "x").write_text("text")
+    blob = git(place, "hash-object", "-w", "x").strip()
+    git(place, "update-ref", REF, blob)
+    (problem,) = check(place, environ=ENVIRON)
+    assert "no commit" in problem.message
+
+
+def test_a_lock_that_was_left_before_there_was_a_ledger_does_not_stop_the_first_one(place: Path) -> None:
+    lock = place / ".git" / f"{REF}.lock"
+    lock.parent.mkdir(parents=True)
+    lock.touch()
+    os.utime(lock, (1, 1))
+    assert ledger_of(place).found().ledger_id
+    assert not lock.exists()

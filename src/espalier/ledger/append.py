@@ -24,13 +24,19 @@ STALE_LOCK_S = 30.0
 
 def found(git: Git, project: str) -> Snapshot:
     """Return the ledger's heads; make the ledger where there is none. A loser of that race takes the winner's."""
+    end = time.monotonic() + PATIENCE_S
     while True:
         tip = git.tips().read
         if tip:
             return read_at(git, tip, ())
         files: dict[str, bytes | None] = {records.FORMAT_PATH: records.encode_format(str(uuid.uuid4()), project)}
         message = commit_message((), "founded", git.identity(), secrets.token_hex(16))
-        git.append(None, files, message, git.identity(), int(time.time()))
+        made = git.append(None, files, message, git.identity(), int(time.time()))
+        if made.refused:
+            if time.monotonic() > end:
+                raise _beaten(made.refused)
+            _break_stale_lock(git, made.refused)
+            time.sleep(0.05)  # of so few writers, none starves
 
 
 def append(git: Git, project: str, base: Snapshot, events: Sequence[Event], kind: str, actor: str) -> Snapshot:
@@ -72,7 +78,7 @@ def _current(git: Git, project: str, base: Snapshot, names: Iterable[str]) -> Sn
     tip = git.tips().read
     if tip is None:
         if base.tip is not None:
-            raise StaleError("the ledger is gone", hint="see git fsck and git reflog; then plan again")
+            raise StaleError("the ledger is gone", hint="see git fsck --lost-found; then plan again")
         tip = found(git, project).tip
     if tip is not None and tip == base.tip:
         missing = [name for name in names if name in base.heads and name not in base.lines]

@@ -29,7 +29,7 @@ _PATH = re.compile(
 _FIXED = ("job", "line", "version", "parent", "base", "digest", "scheme", "commit", "author", "actor", "created_at")
 """What nothing may change about a version once it is recorded."""
 
-_RESTORE = "restore the ref from before: git reflog, another clone or the remote; then apply again"
+_RESTORE = "restore the ref from before: git fsck --lost-found, another clone or the remote; then apply again"
 _BY_HAND = "somebody wrote to the ref by hand: move it back to the last commit that is sound"
 
 
@@ -52,6 +52,8 @@ def check(repository: Path, now: str | None = None, environ: Mapping[str, str] |
         return []
     history = _History(git.is_shallow())
     chain = git.chain(tip)
+    if not chain:
+        return [Problem(f"the ref names {tip[:12]}, which is no commit", _RESTORE)]
     commits = [commit for commit, _ in chain]
     changes, messages = git.changes(commits), git.messages(commits)
     blobs = {row.blob for rows in changes.values() for row in rows if row.blob and _is_index(row.path)}

@@ -12,7 +12,7 @@ from collections.abc import Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import NamedTuple
 
-from espalier.core.errors import InputError, UnavailableError
+from espalier.core.errors import InputError, RejectedError, UnavailableError
 
 REF = "refs/espalier/ledger"
 REMOTE_REFS = "refs/remotes/*/espalier/ledger"
@@ -103,8 +103,16 @@ class Git:
 
     def tips(self) -> Tips:
         """Return where the ledger stands; a fresh clone has it only as a remote-tracking branch."""
-        listed = self.run("for-each-ref", "--format=%(refname) %(objectname)", REF, REMOTE_REFS).decode()
-        refs = dict(line.split(" ") for line in listed.splitlines())
+        arguments = ("for-each-ref", "--format=%(refname) %(objectname)", REF, REMOTE_REFS)
+        done = self.answer(*arguments)
+        if done.returncode:
+            raise self._failed(arguments, done)
+        if f"ignoring broken ref {REF}\n".encode() in done.stderr:  # a power cut leaves it empty: not "no ledger"
+            raise RejectedError(
+                f"the ref {REF} is there, and names no commit",
+                hint=f"find its last commit: git fsck --lost-found; then git update-ref {REF} COMMIT",
+            )
+        refs = dict(line.split(" ") for line in done.stdout.decode().splitlines())
         own = refs.pop(REF, None)
         theirs = sorted(refs, key=lambda name: (not name.startswith("refs/remotes/origin/"), name))
         if not theirs:
