@@ -26,6 +26,7 @@ class Watcher:
         self._awaited = sorted(set(awaited))
         self._records = {at_of(record): record for record in before}
         self._trouble = ""
+        self._unsent = ""
 
     def __call__(self, followed: Followed) -> None:
         """Show what ``followed`` brought."""
@@ -34,6 +35,9 @@ class Watcher:
         if followed.trouble and followed.trouble != self._trouble:
             self._trouble = followed.trouble
             self._talk.say(f"note: MLflow was not told: {printable(followed.trouble)}; the next pass tells it")
+        if followed.unsent and followed.unsent.message != self._unsent:
+            self._unsent = followed.unsent.message
+            self._talk.say(f"note: not sent yet: {printable(self._unsent)}\n      {printable(followed.unsent.hint)}")
 
     def end(self, records: Sequence[Record]) -> None:
         """Show how it ended: another process may have recorded the last of it."""

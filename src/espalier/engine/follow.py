@@ -50,11 +50,15 @@ class Pass:
 
 @dataclass(frozen=True, slots=True)
 class Followed:
-    """The snapshot after a pass; ``moved`` when it recorded anything; ``trouble`` as in Pass."""
+    """The snapshot after a pass; ``moved`` when it recorded anything; ``trouble`` as in Pass.
+
+    ``unsent`` is why something that is due could not be sent.
+    """
 
     snapshot: Snapshot
     moved: bool
     trouble: str = ""
+    unsent: RejectedError | UnavailableError | None = None
 
 
 def unsettled(heads: Mapping[str, Version], uri: str) -> tuple[str, ...]:
@@ -76,7 +80,8 @@ def follow(
     """Follow everything here until ``awaited`` versions (line, number) are final; return the last snapshot.
 
     ``once``: one pass, whatever it leaves. Trials of another place are not waited for. MLflow that
-    cannot be told holds nobody up: the next command tells it.
+    cannot be told holds nobody up: the next command tells it. What cannot be sent is raised once
+    nothing else that is awaited runs.
     """
     pause = POLL_S
     while True:
@@ -85,6 +90,8 @@ def follow(
         waiting = [at for at in awaited if still_waited_for(world, done.snapshot, at)]
         if once or not waiting:
             return done.snapshot
+        if done.unsent and not any(_runs(world, done.snapshot, at) for at in waiting):
+            raise done.unsent
         pause = POLL_S if done.moved else min(pause * 1.5, POLL_MAX_S)
         world.clock.sleep(pause)
 
@@ -96,6 +103,15 @@ def still_waited_for(world: World, snapshot: Snapshot, at: tuple[str, int]) -> b
         return False
     place = backend_of(world, record.version).place
     return any(trial.state not in FINAL and trial.place in (None, place) for trial in record.trials)
+
+
+def _runs(world: World, snapshot: Snapshot, at: tuple[str, int]) -> bool:
+    """Return whether a version has a trial that was sent here and has no end yet."""
+    record = record_of(snapshot, *at)
+    if record is None:
+        return False
+    place = backend_of(world, record.version).place
+    return any(trial.state not in FINAL and trial.handle and trial.place == place for trial in record.trials)
 
 
 def one_pass(world: World) -> Followed:
@@ -126,9 +142,14 @@ def one_pass(world: World) -> Followed:
         if work.events:
             snapshot = world.ledger.append(base, merged(work.events), "observed", world.actor)
         due = [at for at in versions if (record := record_of(snapshot, *at)) and to_send(record)]
+        unsent: RejectedError | UnavailableError | None = None
         if due:
-            snapshot = launch(world, snapshot, due, fresh=False)
-        return Followed(snapshot, moved=bool(work.events or due), trouble=work.trouble)
+            try:
+                snapshot = launch(world, snapshot, due, fresh=False)
+            except (RejectedError, UnavailableError) as error:
+                unsent, snapshot = error, world.ledger.read(names)
+        moved = bool(work.events or (due and not unsent))
+        return Followed(snapshot, moved, work.trouble, unsent)
 
 
 def _records(work: Pass, versions: Iterable[tuple[str, int]]) -> Iterator[Record]:

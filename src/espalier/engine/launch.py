@@ -35,7 +35,8 @@ def launch(world: World, snapshot: Snapshot, versions: Collection[tuple[str, int
 
     ``fresh``: the intents were recorded by this very call, so nothing can have been sent before.
     A definite refusal is recorded as ``failed``. Where a place cannot be reached, what was sent is
-    recorded and UnavailableError raised: the attempts stay intended.
+    recorded and UnavailableError raised: the attempts stay intended. Where MLflow refuses the runs
+    of a version, the others are sent, and then RejectedError is raised.
     """
     pending: list[Event] = []
     since = world.clock.monotonic()
@@ -76,14 +77,21 @@ def merged(events: Collection[Event]) -> list[Event]:
 def _send_all(
     world: World, snapshot: Snapshot, versions: Collection[tuple[str, int]], *, fresh: bool
 ) -> Iterator[Event]:
+    refused: RejectedError | None = None
     for line, number in versions:
         record = record_of(snapshot, line, number)
         if record is None or snapshot.ledger_id is None:
             continue
         backend = backend_of(world, record.version)
         trials = [t for t in to_send(record) if t.attempt and t.key and t.place == backend.place]
-        if trials:
+        if not trials:
+            continue
+        try:
             yield from _send(world, backend, showing(world, record, snapshot.ledger_id), trials, fresh=fresh)
+        except RejectedError as error:  # of this version alone, such as an experiment that was deleted
+            refused = refused or error
+    if refused:
+        raise refused
 
 
 def _send(world: World, backend: Backend, shown: Showing, trials: Sequence[Trial], *, fresh: bool) -> Iterator[Event]:

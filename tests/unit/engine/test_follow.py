@@ -1,16 +1,18 @@
 """Looking after what was applied: ends, further attempts, waiting trials, and MLflow that is away."""
 
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 import pytest
 
-from espalier.core.errors import InputError
+from espalier.core.errors import InputError, RejectedError
 from espalier.core.model import Policy
 from espalier.core.names import Target
-from espalier.core.ports import Launch
+from espalier.core.ports import Launch, Subject
 from espalier.engine import act
 from espalier.engine.follow import one_pass
 from espalier.testing.fakes import Ending, FakeBackend
+from espalier.testing.memory import MemoryTracker
 from tests.builders import a_job
 from tests.unit.engine.parts import Bench
 
@@ -192,3 +194,28 @@ def test_superseded_trials_are_cancelled_when_the_new_version_says_so_but_not_th
     assert first
     assert {trial.id: trial.state for trial in first.trials} == {dropped.id: "cancelled", waited.id: "succeeded"}
     assert [trial.state for trial in bench.last().trials] == ["reused", "succeeded"]
+
+
+class Refusing(MemoryTracker):
+    """The experiment of one job was deleted by hand."""
+
+    gone = "b"
+
+    def open(self, subjects: Sequence[Subject]) -> Mapping[str, str]:
+        if any(subject.version.job == self.gone for subject in subjects):
+            raise RejectedError("the experiment was deleted", hint="restore it")
+        return super().open(subjects)
+
+
+def test_a_version_whose_runs_are_refused_stops_no_other() -> None:
+    bench = Bench()
+    bench.tracker = tracker = Refusing()
+    bench.commit(*(a_job(name) for name in "abc"))
+    with pytest.raises(RejectedError, match="deleted"):
+        bench.apply()
+    with pytest.raises(RejectedError, match="deleted"):
+        bench.follow()  # once there is nothing else to wait for
+    assert [bench.last(name).version.state for name in "abc"] == ["succeeded", "running", "succeeded"]
+    tracker.gone = ""
+    bench.follow()
+    assert bench.last("b").version.state == "succeeded"
