@@ -99,6 +99,11 @@ def _send(world: World, backend: Backend, shown: Showing, trials: Sequence[Trial
     version = record.version
     name = line_name(version.job, version.line)
     found = {} if fresh else backend.find([trial.key for trial in trials if trial.key])
+    for trial in trials:  # needs no run: what can get none can still be cancelled
+        if trial.cancel_requested_at:
+            sent = next(iter(found.get(trial.key or "", ())), None)
+            yield from _cancel_unsent(world, backend, name, version, trial, sent)
+    trials = [trial for trial in trials if not trial.cancel_requested_at]
     for few in (trials[n : n + RUNS_AT_ONCE] for n in range(0, len(trials), RUNS_AT_ONCE)):
         whole = shown.whole()
         parts = {trial.id: shown.part(trial) for trial in few}
@@ -107,9 +112,6 @@ def _send(world: World, backend: Backend, shown: Showing, trials: Sequence[Trial
         yield Opened(name, version.version, runs[whole.key], world.tracker.uri, opened)
         for trial in few:
             sent = next(iter(found.get(trial.key or "", ())), None)
-            if trial.cancel_requested_at:
-                yield from _cancel_unsent(world, backend, name, version, trial, sent)
-                continue
             try:
                 handle = sent or backend.submit(trial.key or "", _launch(world, shown, trial, opened[trial.id]))
             except RejectedError as error:

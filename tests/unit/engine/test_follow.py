@@ -219,3 +219,14 @@ def test_a_version_whose_runs_are_refused_stops_no_other() -> None:
     tracker.gone = ""
     bench.follow()
     assert bench.last("b").version.state == "succeeded"
+
+
+def test_what_can_get_no_run_can_be_cancelled() -> None:
+    bench = Bench()
+    bench.tracker = Refusing()
+    bench.commit(a_job("b"))
+    with pytest.raises(RejectedError):
+        bench.apply()
+    act.cancel(bench.world, Target("b"))
+    bench.follow()
+    assert bench.last("b").version.state == "cancelled"
