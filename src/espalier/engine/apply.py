@@ -120,8 +120,7 @@ def apply_plan(world: World, declared: Declared, plan: Plan, snapshot: Snapshot,
         world.tracker.probe()
     with world.turn():
         if snapshot.ledger_id is None and plan.actions:
-            found = world.ledger.found()
-            snapshot = replace(snapshot, tip=found.tip, ledger_id=found.ledger_id, project=found.project)
+            snapshot = world.ledger.found()  # all of it: another first apply may have been faster
         snapshot = _loaded(world, snapshot, plan)
         events = list(_events(world, declared, plan, snapshot, jobs, options))
         if not plan.errors and not options.globs and snapshot.cursor.get(world.branch) != declared.commit.id:
