@@ -6,19 +6,20 @@ import sys
 import time
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
-from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
 from functools import cache
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from espalier.core.errors import InputError
-from espalier.core.model import Settings
-from espalier.core.ports import Backend, Ledger, World
+
+if TYPE_CHECKING:
+    from espalier.core.model import Settings
+    from espalier.core.ports import Backend, Ledger, World
 
 STATE_DIR = ".espalier"
 
 
-@dataclass(frozen=True, slots=True)
 class SystemClock:
     """The machine's clock."""
 
@@ -46,7 +47,7 @@ def top_of(directory: Path) -> Path:
     return find_top(directory)
 
 
-def open_ledger(directory: Path, project: str = "") -> Ledger:
+def open_ledger(directory: Path, project: str = "") -> "Ledger":
     """Return the ledger of the repository, to be read: needs no config."""
     from espalier.ledger.gitref import GitLedger
 
@@ -60,13 +61,14 @@ def open_world(
     start_tracker: bool = False,
     start_runner: bool = False,
     follower: bool = True,
-) -> World:
+) -> "World":
     """Return the repository's world with the settings committed at ``rev``.
 
     ``start_tracker`` starts what MLflow needs, in the background; ``start_runner`` lets the local
     backend bring a dead runner back, ``follower`` lets the runner keep a process that follows beside
     it. Raises InputError where there is no repository or no config.
     """
+    from espalier.core.ports import World
     from espalier.source import clone
     from espalier.source.commit import GitSource
     from espalier.tracking.mlflow import MLflowTracker
@@ -96,7 +98,7 @@ def open_world(
     )
 
 
-def tracking_uri(settings: Settings, environ: Mapping[str, str]) -> str:
+def tracking_uri(settings: "Settings", environ: Mapping[str, str]) -> str:
     """Return the tracking URI that wins: ``MLFLOW_TRACKING_URI``, else the committed one."""
     return environ.get("MLFLOW_TRACKING_URI") or settings.tracking_uri
 
@@ -136,7 +138,7 @@ def turn(state: Path) -> Iterator[None]:
         yield
 
 
-def load_backend(kind: str) -> Callable[..., Backend]:
+def load_backend(kind: str) -> "Callable[..., Backend]":
     """Return the class of a third party's backend; raise InputError when none is installed under ``kind``."""
     from importlib.metadata import entry_points
 
@@ -179,9 +181,9 @@ def ui_command(directory: Path, port: int) -> tuple[list[str], str]:
     return list(argv), link
 
 
-def _backends(top: Path, *, start_runner: bool, follower: bool) -> Callable[[str], Backend]:
+def _backends(top: Path, *, start_runner: bool, follower: bool) -> "Callable[[str], Backend]":
     @cache
-    def backend(kind: str) -> Backend:
+    def backend(kind: str) -> "Backend":
         if kind != "local":
             return load_backend(kind)(top, os.environ)
         from espalier.backends.local.client import LocalBackend

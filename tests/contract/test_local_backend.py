@@ -504,7 +504,7 @@ def test_an_editable_install_is_shadowed_by_the_commits_copy(
     local.environ["VIRTUAL_ENV"] = str(venv)
     script = (
         "import importlib.util, sys, trainer;"
-        "print(trainer.WHERE, importlib.util.find_spec('undeclared'), sys.own_sitecustomize)"
+        "print(trainer.WHERE, importlib.util.find_spec('undeclared'), getattr(sys, 'own_sitecustomize', False))"
     )
     with pytest.raises(RejectedError, match="not in the job's code"):
         send(local, a_launch(script))

@@ -284,6 +284,21 @@ def test_a_killed_service_is_replaced_and_nothing_is_made_twice(
 
 
 @SQLITE
+def test_a_database_that_was_replaced_is_not_written_to_where_it_was(tmp_path: Path, job: str) -> None:
+    environ = clean_environment(tmp_path)
+    (both,) = subjects(version(job), [trial(0.1)], sweep=False)
+    trackers = [MLflowTracker("sqlite:///mlflow.db", tmp_path / ".espalier", tmp_path, None, environ) for _ in range(2)]
+    first = trackers[0].open([both])[both.key]
+    for file in tmp_path.glob("mlflow.db*"):
+        file.unlink()
+    second = trackers[1].open([both])[both.key]
+    assert second != first
+    assert SqliteLook(tmp_path / "mlflow.db").rows("SELECT run_uuid FROM runs") == [(second,)]
+    for tracker in trackers:
+        tracker.release()
+
+
+@SQLITE
 def test_a_second_command_finds_the_service_of_the_first(
     sqlite_tracker: MLflowTracker, sqlite_repository: Path, job: str
 ) -> None:

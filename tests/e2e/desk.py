@@ -58,6 +58,7 @@ class Desk:
             cwd=cwd or self.path,
             env={name: value for name, value in environ.items() if value is not None},
             stdin=subprocess.DEVNULL,
+            process_group=0,  # as a shell does: Ctrl-C reaches all of it
             stdout=subprocess.PIPE,
             stderr=subprocess.PIPE,
             text=True,

@@ -1,6 +1,7 @@
 """`apply`, `follow`, `cancel`, `retry` and `logs` from outside: exit codes, results, policies, reuse."""
 
 import json
+import os
 import signal
 from pathlib import Path
 from typing import Any
@@ -425,7 +426,7 @@ def test_ctrl_c_stops_the_watching_not_the_work_and_says_so(new_desk: NewDesk) -
     desk = new_desk({"a": HELD}, FILES)
     watching = desk.start("apply")
     wait_until(lambda: gates(desk), within_s=60)
-    watching.send_signal(signal.SIGINT)
+    os.killpg(watching.pid, signal.SIGINT)
     done = finish(watching, 130)
     assert "what runs goes on" in done.stderr
     open_gate(desk)

@@ -158,3 +158,41 @@ def test_a_killed_apply_is_finished_by_the_next_and_launches_nothing_twice(new_d
     shown = desk.wait_for("a", "succeeded", "failed")
     assert shown["state"] == "succeeded"
     assert sorted(starts(desk)) == sorted(trial["handle"] for trial in shown["trials"])
+
+
+def test_two_applies_at_once_launch_each_trial_once(new_desk: NewDesk) -> None:
+    text = f"{HELD}resources: {{cpus: 0.1}}\nsweep: {{params: {{a: 'range(3)'}}}}\n"
+    desk = new_desk({"a": text}, {"held.py": PROGRAM})
+    let_go(desk)
+    both = [desk.start("apply"), desk.start("apply")]
+    codes = [finish(process, None).returncode for process in both]
+    assert 0 in codes
+    assert set(codes) <= {0, 1}, "the slower one may find its plan stale"
+    shown = desk.json("show", "a")
+    assert (shown["version"], shown["state"]) == (1, "succeeded")
+    assert sorted(starts(desk)) == sorted(trial["handle"] for trial in shown["trials"])
+
+
+def test_after_a_runners_death_queued_trials_wait_for_a_command_that_has_their_secret(new_desk: NewDesk) -> None:
+    text = f"{HELD}secrets: [MY_SECRET]\nsweep: {{parallel: 1, params: {{a: 'choice(1,2)'}}}}\n"
+    desk = new_desk({"a": text}, {"held.py": PROGRAM})
+    desk.run("apply", "--no-wait", env={"MY_SECRET": "correct-horse"})
+    wait_until(lambda: (Path(desk.environ["GATES"]) / "pids").exists(), within_s=90)
+    _, worker = pids(desk)
+    runner = parent(worker)
+    for follower in processes(desk.state, "--beside"):
+        end(follower)
+    end(runner)
+    let_go(desk)
+    wait_until(lambda: gone(worker), within_s=60)
+    desk.run("follow", "--once")
+
+    def first_is_over() -> bool:
+        return bool(desk.json("follow", "--once")["versions"][0]["trials"]["succeeded"])
+
+    wait_until(first_is_over, within_s=60, every_s=0.2)
+    assert desk.json("show", "a")["trials"][1]["state"] == "queued"
+    assert len(starts(desk)) == 1
+    desk.run("follow", env={"MY_SECRET": "correct-horse"})
+    assert desk.json("show", "a")["state"] == "succeeded"
+    assert len(starts(desk)) == 2

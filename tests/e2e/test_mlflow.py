@@ -267,3 +267,49 @@ def test_without_a_server_it_is_a_database_beside_the_repository_with_its_artifa
     assert Path(uri.removeprefix("file://")).is_relative_to(desk.path / "mlartifacts")
     [head] = desk.rows(heads_file(desk, "single"))
     assert head["tracking_uri"].startswith("sqlite:")
+
+
+def test_an_apply_that_lost_mlflow_after_its_intent_is_resumed_by_the_next(
+    new_desk: NewDesk, look: HttpLook, relay: Relay
+) -> None:
+    desk = new_desk({"a": "command: sh t.sh\ncode: [t.sh]\n"}, {"t.sh": "echo once >> $GATES/ran\n"})
+    environ: dict[str, str | None] = {"MLFLOW_TRACKING_URI": relay.url}
+    relay.faults["runs/create"] = ["503"] * 100_000
+    done = desk.run("apply", code=1, env=environ)
+    assert relay.url in done.stderr
+    assert "hint:" in done.stderr
+    plan = desk.json("plan", env=environ)
+    [action] = plan["actions"]
+    assert (action["action"], action["version"], action["trials"]["run"]) == ("resume", 1, 1)
+    assert "not sent" in action["reason"]
+    assert plan["summary"]["resume"] == 1
+    relay.faults.clear()
+    [version] = desk.json("apply", env=environ)["versions"]
+    assert (version["version"], version["state"]) == (1, "succeeded")
+    assert look(version["run_id"]).status == "FINISHED"
+    assert Path(desk.environ["GATES"], "ran").read_text() == "once\n"
+
+
+def test_what_a_program_says_to_mlflow_itself_is_no_evidence_but_its_metrics_are_read_back(
+    new_desk: NewDesk, look: HttpLook
+) -> None:
+    program = """\
+        import json, os, sys, urllib.request
+        def send(endpoint, **values):
+            request = urllib.request.Request(
+                f"{os.environ['MLFLOW_TRACKING_URI']}/api/2.0/mlflow/{endpoint}",
+                json.dumps(values).encode(), {"Content-Type": "application/json"})
+            urllib.request.urlopen(request, timeout=30).read()
+        run = os.environ["MLFLOW_RUN_ID"]
+        send("runs/log-metric", run_id=run, key="own", value=1.5, step=3, timestamp=1700000000000)
+        send("runs/update", run_id=run, status="FINISHED", run_name="my name")
+        sys.exit(5)
+        """
+    desk = new_desk({"a": "command: python own.py\ncode: [own.py]\n"}, {"own.py": program})
+    desk.run("apply", code=3)
+    shown = desk.json("show", "a")
+    [trial] = shown["trials"]
+    assert (trial["state"], trial["exit_code"], trial["metrics"]) == ("failed", 5, {"own": 1.5})
+    run = look(shown["run_id"])
+    assert (run.name, run.status) == ("a@v1", "FAILED")
+    assert run.points == [("own", 3, 1.5)]

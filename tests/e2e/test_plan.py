@@ -209,7 +209,7 @@ def test_what_is_not_there_yet_and_bad_usage_are_refused_with_a_message(applied:
         *(["sweep", "j0", "a=1"], ["run", "j0"], ["rerun", "j0"], ["accept", "j0"], ["pick", "j0@v1/0"]),
         *(["compare", "j0"], ["controller"], ["clean"]),
         *(["plan", "--working-tree"], ["apply", "--line", "x"], ["apply", "--allow-unpushed"]),
-        *(["retry", "--lost", "j0"], ["init", "x", "--ci", "github"]),
+        ["init", "x", "--ci", "github"],
     ]  # fmt: skip
     for words in later:
         done = applied.run(*words, code=1)
@@ -289,6 +289,27 @@ def test_an_ancestor_of_what_was_applied_is_behind_and_left_alone(new_desk: NewD
     done = desk.run("apply", "--rev", "HEAD~1")
     assert "behind" in done.stdout + done.stderr
     assert desk.repo.git("rev-parse", "refs/espalier/ledger") == before
+
+
+def test_a_job_whose_last_version_is_of_a_later_commit_is_left_alone(new_desk: NewDesk) -> None:
+    desk = new_desk({"a": QUICK, "b": QUICK}, FILES)
+    desk.run("apply")
+    first = desk.repo.git("rev-parse", "HEAD")
+    desk.job("a", f"{QUICK}params: {{x: 1}}\n")
+    desk.job("c", QUICK)
+    desk.repo.commit("Change a, add c")
+    desk.run("apply", "--job", "[ac]")
+    plan = desk.json("plan", "--rev", first)
+    assert {a["job"]: (a["action"], a["version"]) for a in plan["actions"]} == {
+        "a": ("keep", 2),
+        "b": ("keep", 1),
+        "c": ("keep", 1),
+    }
+    reasons = {a["job"]: a["reason"] for a in plan["actions"]}
+    assert reasons["a"].startswith("behind")
+    assert reasons["c"].startswith("behind"), "not retired"
+    assert desk.json("apply", "--rev", first) == {"format": 1, "versions": []}
+    assert desk.json("show", "c")["retired"] is False
 
 
 def test_planning_reads_no_variable_runs_nothing_and_knows_a_detached_head(new_desk: NewDesk, tmp_path: Path) -> None:

@@ -17,8 +17,6 @@ from tests.conftest import ROOT
 from tests.e2e.test_crash import agree
 from tests.repository import Repository, new_repository
 
-pytestmark = pytest.mark.xdist_group("mlflow")
-
 ROUNDS = int(os.environ.get("ESPALIER_TEST_ROUNDS", "3"))
 SEED = int(os.environ.get("ESPALIER_TEST_SEED", "0")) or random.SystemRandom().randrange(1, 10**6)
 

@@ -1,12 +1,15 @@
 """What a person named, found in the ledger. Never changes anything and never asks a backend."""
 
 from collections.abc import Iterable, Mapping
+from typing import TYPE_CHECKING
 
 from espalier.core.errors import InputError
 from espalier.core.model import Version
 from espalier.core.names import line_name, parse_target
-from espalier.core.ports import Ledger
 from espalier.core.record import Record, Snapshot
+
+if TYPE_CHECKING:
+    from espalier.core.ports import Ledger
 
 
 def lines_of(heads: Mapping[str, Version], job: str) -> tuple[str, ...]:
@@ -26,21 +29,21 @@ def lines_of(heads: Mapping[str, Version], job: str) -> tuple[str, ...]:
     return found
 
 
-def last_versions(ledger: Ledger, job: str | None) -> list[Version]:
+def last_versions(ledger: "Ledger", job: str | None) -> list[Version]:
     """Return the last version of every line, or of those of ``job``."""
     heads = ledger.read().heads
     names = lines_of(heads, job) if job else tuple(heads)
     return [heads[name] for name in names]
 
 
-def all_versions(ledger: Ledger, job: str) -> list[Version]:
+def all_versions(ledger: "Ledger", job: str) -> list[Version]:
     """Return every version of the lines of ``job``."""
     names = lines_of(ledger.read().heads, job)
     lines = ledger.read(names).lines
     return [v for name in names for v in (*(old.version for old in lines[name].earlier), lines[name].last.version)]
 
 
-def records(ledger: Ledger, versions: Iterable[tuple[str, int]]) -> list[Record]:
+def records(ledger: "Ledger", versions: Iterable[tuple[str, int]]) -> list[Record]:
     """Return the whole records of ``versions`` (line and number), sorted; those that nobody knows are left out."""
     wanted = sorted(set(versions))
     snapshot = ledger.read(sorted({name for name, _ in wanted}))
@@ -60,7 +63,7 @@ def held(snapshot: Snapshot, name: str, number: int) -> Record | None:
     return line.last if line.last.version.version == number else line.open.get(number)
 
 
-def parent_of(ledger: Ledger, version: Version) -> Record | None:
+def parent_of(ledger: "Ledger", version: Version) -> Record | None:
     """Return the parent's record; for a first version of a side line its base's; None for a first version."""
     if version.parent is not None:
         return ledger.version(line_name(version.job, version.line), version.parent)

@@ -220,8 +220,9 @@ def _bug(error: Exception, words: list[str]) -> int:
 
 
 def _tolerant() -> None:
-    """A terminal that cannot show an arrow gets a question mark, not an error."""
+    """A terminal that cannot show an arrow gets a question mark, not an error; half a character its escape."""
     for stream in (sys.stdout, sys.stderr):
         reconfigure = getattr(stream, "reconfigure", None)
-        if reconfigure and (stream.encoding or "").lower() not in ("utf-8", "utf8"):
-            reconfigure(errors="replace")
+        if reconfigure:
+            whole = (stream.encoding or "").lower() in ("utf-8", "utf8")
+            reconfigure(errors="backslashreplace" if whole else "replace")  # \ud800 stays what JSON calls it

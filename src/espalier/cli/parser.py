@@ -3,6 +3,7 @@
 import argparse
 import sys
 from collections.abc import Callable, Sequence
+from functools import partial
 from pathlib import Path
 from typing import NoReturn
 
@@ -29,11 +30,14 @@ def parse(
     name: str, add_arguments: Callable[[argparse.ArgumentParser], None], words: Sequence[str], directory: str
 ) -> argparse.Namespace | None:
     """Return the arguments of ``espalier NAME``; None when its help was asked for and has been printed."""
-    parser = Parser(prog=f"espalier {name}", allow_abbrev=False, add_help=False)
+    helped = "-h" in words or "--help" in words
+    # argparse makes a formatter for each option, and without a width that imports shutil with every compression
+    shaped = partial(argparse.HelpFormatter, width=None if helped else 80)
+    parser = Parser(prog=f"espalier {name}", allow_abbrev=False, add_help=False, formatter_class=shaped)
     parser.add_argument("-h", "--help", action="store_true", help=argparse.SUPPRESS)
     parser.add_argument("-C", dest="directory", metavar="DIR", default="", help="use the repository at DIR")
     add_arguments(parser)
-    if "-h" in words or "--help" in words:
+    if helped:
         parser.print_help(sys.stdout)
         return None
     arguments = parser.parse_args(words)

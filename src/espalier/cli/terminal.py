@@ -1,7 +1,6 @@
 """The terminal: whether there is one, its width and colours, talk on stderr, a live table. Never a result."""
 
 import os
-import shutil
 import sys
 from collections.abc import Sequence
 from datetime import UTC, datetime
@@ -23,7 +22,7 @@ class Terminal:
     @property
     def style(self) -> Style:
         """How a view should look here, now. In a file or pipe lines are not cut."""
-        size = shutil.get_terminal_size((100, 40)) if self.is_tty else None
+        size = _size() if self.is_tty else None
         return Style(self.colour, max(size.columns, 40) if size else 10_000, utc_now())
 
     def say(self, text: str) -> None:
@@ -37,7 +36,7 @@ class Terminal:
 
     def draw(self, lines: Sequence[str]) -> None:
         """Show ``lines`` in the place of those drawn before; what has no room is left out at the top."""
-        height = max(shutil.get_terminal_size((100, 40)).lines - 1, 3)
+        height = max(_size().lines - 1, 3)
         if len(lines) > height:
             lines = [f"… {len(lines) - height + 1} lines above", *lines[-(height - 1) :]]
         up = f"\033[{self._drawn}A\r" if self._drawn else ""
@@ -61,6 +60,12 @@ class Terminal:
             self._stream.flush()
         except (BrokenPipeError, ValueError):  # talk that nobody hears any more is no failure of the work
             self._stream = open(os.devnull, "w", encoding="utf-8")  # noqa: SIM115
+
+
+def _size() -> os.terminal_size:
+    import shutil  # brings every kind of compression, which a pipe never needs
+
+    return shutil.get_terminal_size((100, 40))
 
 
 def out() -> Terminal:

@@ -77,7 +77,9 @@ def wait(
     for record in after if not once else []:
         if record.version.state == "running":
             places = sorted({trial.place or "?" for trial in record.trials if trial.state in ("queued", "running")})
-            talk.say(f"note: {name_of(record.version)} runs elsewhere ({', '.join(places)}) and was not waited for")
+            name = name_of(record.version)
+            talk.say(f"note: {name} runs elsewhere ({', '.join(places)}) and was not waited for")
+            talk.say(f"      if that place is gone for good, send it again from here: espalier retry --lost {name}")
     return after, [] if once else unsuccessful(before, after)
 
 

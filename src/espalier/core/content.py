@@ -1,6 +1,5 @@
 """Identity: the canonical form of a spec, its digest, the difference of two. Never reads anything else."""
 
-import hashlib
 import json
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass, field
@@ -34,6 +33,8 @@ def canonical_json(value: Json) -> str:
 
 def sha256(text: str) -> str:
     """Return the SHA-256 of ``text`` in UTF-8, as 64 hex digits."""
+    import hashlib  # OpenSSL: a fifth of the start of a command that shows what is recorded
+
     return hashlib.sha256(text.encode("utf-8", "surrogatepass")).hexdigest()
 
 

@@ -1,6 +1,5 @@
 """Names that are safe as ref, path, label and argument, and the keys made of them. Never looks a name up."""
 
-import hashlib
 import re
 from dataclasses import dataclass
 
@@ -11,7 +10,7 @@ _SEGMENT = re.compile(r"[A-Za-z0-9][A-Za-z0-9_.-]*\Z")
 _LINE = re.compile(r"[a-z0-9][a-z0-9-]{0,39}\Z")
 _BAD_ENDINGS = (".yaml", ".json", ".jsonl", ".lock", ".")
 _TARGET = re.compile(
-    r"(?P<job>[^@+]+)(?:\+(?P<line>[^@+]+))?(?:@v?(?P<version>[0-9]+)(?:/(?P<trial>[0-9a-f]{1,12}))?)?\Z"
+    r"(?P<job>[^@+]+)(?:\+(?P<line>[^@+]+))?(?:@v?(?P<version>[0-9]{1,12})(?:/(?P<trial>[0-9a-f]{1,12}))?)?\Z"
 )
 
 
@@ -66,6 +65,8 @@ def parse_target(text: str) -> Target:
     if not match:
         raise InputError(f"{text!r} is not JOB[@vN[/TRIAL]]", hint="write for example digits/mlp@v3/1f0c9a2e")
     job, line, version, trial = match["job"], match["line"], match["version"], match["trial"]
+    if version is not None and not version.strip("0"):
+        raise InputError(f"{text!r}: versions are numbered from 1", hint=f"without @v{version} it is the last one")
     return Target(parse_job(job), parse_line(line) if line else None, int(version) if version else None, trial)
 
 
@@ -86,7 +87,7 @@ def trial_name(job: str, line: str | None, version: int, trial: str) -> str:
 
 def shard(job: str) -> str:
     """Return ``<hh>``, the folder of the ledger that holds ``job``."""
-    return hashlib.sha256(job.encode()).hexdigest()[:2]
+    return _sha256(job)[:2]
 
 
 def attempt_key(ledger_id: str, job: str, line: str | None, version: int, trial: str, attempt: int) -> str:
@@ -100,4 +101,10 @@ def run_key(ledger_id: str, job: str, line: str | None, version: int, trial: str
 
 
 def _key(*parts: str) -> str:
-    return hashlib.sha256("\n".join(parts).encode()).hexdigest()[:40]
+    return _sha256("\n".join(parts))[:40]
+
+
+def _sha256(text: str) -> str:
+    import hashlib  # OpenSSL: a fifth of the start of a command that shows what is recorded
+
+    return hashlib.sha256(text.encode()).hexdigest()

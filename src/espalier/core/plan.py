@@ -43,6 +43,7 @@ class Action:
     changes: tuple[Change, ...] = field(default=(), compare=False)
     trials: TrialPlan = field(default=TrialPlan(), compare=False)
     notes: tuple[str, ...] = field(default=(), compare=False)
+    behind: bool = field(default=False, compare=False)  # its last version is of a later commit: left alone
 
     @property
     def identity(self) -> tuple[str, str, str | None, int, str]:
@@ -129,6 +130,20 @@ def guard_retirement(plan: Plan, heads: Mapping[str, Version]) -> None:
             else f"this would retire {len(going)} of {len(lines)} jobs ({', '.join(a.job for a in going)})",
             hint="if they are meant to go: espalier apply --allow-retire",
         )
+
+
+def leave_alone(head: Version) -> Action:
+    """Return the action for a job whose last version, ``head``, is of a descendant of the commit."""
+    return Action(
+        "keep",
+        head.job,
+        head.version,
+        head.parent,
+        head.digest,
+        reason=f"behind: v{head.version} is of {head.commit[:12]}, which comes after this commit",
+        trials=TrialPlan(total=head.counts.total),
+        behind=True,
+    )
 
 
 def draft_trials(job: Job, snapshot: Snapshot) -> tuple[Trial, ...]:

@@ -3,13 +3,13 @@
 import difflib
 
 from espalier.core.errors import InputError
-from espalier.core.events import CancelRequested, Record
+from espalier.core.events import CancelRequested, Observed, Record
 from espalier.core.model import FINAL, Trial
 from espalier.core.names import Target, line_name, version_name
 from espalier.core.ports import Ledger, World
 from espalier.core.program import needed_names
 from espalier.engine.apply import intend
-from espalier.engine.launch import launch, record_of
+from espalier.engine.launch import backend_of, launch, record_of
 
 
 def find(ledger: Ledger, target: Target) -> tuple[Record, tuple[Trial, ...]]:
@@ -53,12 +53,18 @@ def cancel(world: World, target: Target) -> tuple[tuple[str, int], ...]:
     return (at,)
 
 
-def retry(world: World, target: Target) -> tuple[tuple[str, int], ...]:
-    """Send a further attempt of the failed, lost and cancelled trials of ``target``, whatever policy says."""
+def retry(world: World, target: Target, *, lost: bool = False) -> tuple[tuple[str, int], ...]:
+    """Send a further attempt of the failed, lost and cancelled trials of ``target``, whatever policy says.
+
+    ``lost``: instead of those that run at another place. A person says that it is gone; nobody can ask it.
+    """
     record, trials = find(world.ledger, target)
     version = record.version
     name, whole = line_name(target.job, target.line), version_name(target.job, target.line, version.version)
-    again = [trial for trial in trials if trial.state in ("failed", "lost", "cancelled")]
+    place = backend_of(world, version).place
+    again = [trial for trial in trials if _is_meant(trial, place if lost else None)]
+    if not again and lost:
+        raise InputError(f"no trial of {whole} runs at another place", hint=f"see: espalier show {whole}")
     if not again:
         raise InputError(f"no trial of {whole} failed, was lost or cancelled", hint=f"see: espalier show {whole}")
     for variable in needed_names(record.spec):
@@ -76,8 +82,20 @@ def retry(world: World, target: Target) -> tuple[tuple[str, int], ...]:
                 f"{whole} was superseded by v{last}", hint=f"retry the last version: espalier retry {name}"
             )
         ids = {trial.id for trial in again}
-        chosen = [t for t in current.trials if t.id in ids and t.state in ("failed", "lost", "cancelled")]
+        chosen = [t for t in current.trials if t.id in ids and _is_meant(t, place if lost else None)]
+        now, why = world.clock.now(), "a person said that its machine is gone"
+        gone = [
+            Observed(name, version.version, trial.id, trial.attempt, "lost", ended_at=now, message=why)
+            for trial in (chosen if lost else ())
+        ]
         event = intend(world, base.ledger_id, current, chosen, "person")
-        snapshot = world.ledger.append(base, [event], "intent", world.actor)
+        snapshot = world.ledger.append(base, [*gone, event], "intent", world.actor)
         launch(world, snapshot, [(name, version.version)], fresh=True)
     return ((name, version.version),)
+
+
+def _is_meant(trial: Trial, place: str | None) -> bool:
+    """Return whether retry means ``trial``: ended badly, or unfinished elsewhere than at ``place``."""
+    if place is None:
+        return trial.state in ("failed", "lost", "cancelled")
+    return trial.state in ("queued", "running") and trial.place not in (None, place)

@@ -2,6 +2,7 @@
 
 from collections.abc import Collection, Iterator, Mapping
 from dataclasses import dataclass, replace
+from functools import cache
 
 from espalier.core.content import SCHEME, digest
 from espalier.core.errors import InputError, RejectedError, StaleError
@@ -24,6 +25,7 @@ from espalier.core.plan import (
     Plan,
     draft_trials,
     guard_retirement,
+    leave_alone,
     make_plan,
     needed_lines,
     superseded,
@@ -64,7 +66,9 @@ def plan_at(world: World, rev: str, globs: Collection[str] = ()) -> tuple[Declar
     while missing := set(needed_lines(declared, snapshot.heads, globs)) - snapshot.lines.keys():
         snapshot = world.ledger.read([*snapshot.lines, *missing])
     plan = make_plan(declared, snapshot, globs)
-    return declared, replace(plan, behind=_is_behind(world, declared.commit.id, snapshot)), snapshot
+    if _is_behind(world, declared.commit.id, snapshot):
+        return declared, replace(plan, behind=True), snapshot
+    return declared, _without_later(world, declared, plan, snapshot), snapshot
 
 
 def check_saved(world: World, saved: Plan, globs: Collection[str] = ()) -> tuple[Declared, Plan, Snapshot]:
@@ -156,6 +160,22 @@ def _is_behind(world: World, commit: str, snapshot: Snapshot) -> bool:
     return at is not None and at != commit and world.source.contains(at, commit)
 
 
+def _without_later(world: World, declared: Declared, plan: Plan, snapshot: Snapshot) -> Plan:
+    """Leave those jobs alone whose last version is of a descendant of the commit: it was applied for them alone."""
+    commit, jobs = declared.commit.id, {job.name: job for job in declared.jobs}
+
+    @cache
+    def is_later(other: str) -> bool:
+        return other != commit and world.source.contains(other, commit)
+
+    actions = []
+    for action in plan.actions:
+        head = snapshot.heads.get(action.job)
+        moves = head and (action.action != "keep" or any(_treat(head, jobs[action.job])))
+        actions.append(leave_alone(head) if head and moves and is_later(head.commit) else action)
+    return replace(plan, actions=tuple(actions))
+
+
 def _loaded(world: World, snapshot: Snapshot, plan: Plan) -> Snapshot:
     """Load the lines that the events of ``plan`` touch; refuse when their heads moved since the plan."""
     touched = [a.job for a in plan.actions if a.job in snapshot.heads]
@@ -189,7 +209,7 @@ def _events(
                 yield from _create(world, declared, action, jobs[action.job], snapshot)
             case "retry" | "resume":
                 yield from _again(world, action, jobs[action.job], snapshot)
-            case "keep":
+            case "keep" if not action.behind:
                 yield from _treat(snapshot.heads[action.job], jobs[action.job])
             case "retire":
                 yield from _retire(world, snapshot, action, options)
@@ -254,13 +274,22 @@ def _treat(head: Version, job: Job) -> Iterator[Event]:
         yield Treated(job.name, head.version, job.policy, parallel, job.artifacts)
 
 
+def _running(world: World, version: Version, trials: Collection[Trial]) -> set[str]:
+    """Return the ids of those trials that run by now, recorded as such or not: the ledger lags behind the backend."""
+    backend = backend_of(world, version)
+    handles = {trial.handle: trial.id for trial in trials if trial.handle and trial.place == backend.place}
+    reports = backend.status(handles) if handles else {}
+    seen = {handles[handle] for handle, report in reports.items() if report.state not in ("queued", "unknown")}
+    return seen | {trial.id for trial in trials if trial.state == "running"}
+
+
 def _retire(world: World, snapshot: Snapshot, action: Action, options: Options) -> Iterator[Event]:
     yield Retired(action.job, action.version)
     line = snapshot.lines[action.job]
     now = world.clock.now()
     for record in (line.last, *line.open.values()):
-        ends = tuple(
-            t.id for t in record.trials if t.state == "queued" or (options.cancel_running and t.state not in FINAL)
-        )
+        unfinished = [trial for trial in record.trials if trial.state not in FINAL]
+        going = () if options.cancel_running else _running(world, record.version, unfinished)
+        ends = tuple(trial.id for trial in unfinished if trial.id not in going)
         if ends:
             yield CancelRequested(action.job, record.version.version, ends, now)

@@ -8,10 +8,9 @@ import contextlib
 import os
 import re
 import subprocess
-import tempfile
 from collections.abc import Iterable, Iterator, Mapping, Sequence
-from dataclasses import dataclass
 from pathlib import Path
+from typing import NamedTuple
 
 from espalier.core.errors import InputError, UnavailableError
 
@@ -34,16 +33,14 @@ _OPTIONS = (
 _IDENTITY = re.compile(r"(?P<who>.*<[^<>\n]*>) \d+ [+-]\d{4}\Z")
 
 
-@dataclass(frozen=True, slots=True)
-class Found:
+class Found(NamedTuple):
     """A file of a commit: the id of its blob, and its content."""
 
     id: str
     content: bytes
 
 
-@dataclass(frozen=True, slots=True)
-class Changed:
+class Changed(NamedTuple):
     """A file that a commit changed: its mode and blob there (None: removed), and whether it is new."""
 
     path: str
@@ -52,16 +49,14 @@ class Changed:
     added: bool
 
 
-@dataclass(frozen=True, slots=True)
-class Tips:
+class Tips(NamedTuple):
     """Our own ref (None: there is none) and the tip that is read: a remote-tracking branch may be ahead of ours."""
 
     own: str | None
     read: str | None
 
 
-@dataclass(frozen=True, slots=True)
-class Appended:
+class Appended(NamedTuple):
     """A commit that was made; ``refused`` is what git said where our ref was not moved to it."""
 
     id: str
@@ -73,6 +68,7 @@ class Git:
 
     def __init__(self, repository: Path, environ: Mapping[str, str] | None = None) -> None:
         self.repository = repository
+        self._who: str | None = None
         given = os.environ if environ is None else environ
         self._environ = {k: v for k, v in given.items() if not k.startswith("GIT_") or _KEPT.match(k)} | _FIXED
 
@@ -141,7 +137,7 @@ class Git:
         asked = list(dict.fromkeys(names))
         if not asked:
             return {}
-        out = self.run("cat-file", "--batch", stdin="".join(f"{name}\n" for name in asked).encode())
+        out = self.run("cat-file", "--batch", "--buffer", stdin="".join(f"{name}\n" for name in asked).encode())
         found, at = {}, 0
         for name in asked:
             end = out.index(b"\n", at)
@@ -181,11 +177,12 @@ class Git:
 
     def identity(self) -> str:
         """Return ``Name <email>`` of who commits here, ours where git has none."""
-        done = self.answer("var", "GIT_COMMITTER_IDENT")
-        match = _IDENTITY.match(done.stdout.decode("utf-8", "replace").strip())
-        if done.returncode or not match or match["who"].startswith("<"):
-            return FALLBACK_IDENTITY
-        return match["who"].strip()
+        if self._who is None:
+            done = self.answer("var", "GIT_COMMITTER_IDENT")
+            match = _IDENTITY.match(done.stdout.decode("utf-8", "replace").strip())
+            known = done.returncode == 0 and match and not match["who"].startswith("<")
+            self._who = match["who"].strip() if match and known else FALLBACK_IDENTITY
+        return self._who
 
     def append(
         self, parent: str | None, files: Mapping[str, bytes | None], message: str, who: str, seconds: int
@@ -197,6 +194,8 @@ class Git:
         and nothing to clean up. The stream is a file, not a pipe: git has all of it whatever
         happens to us, and ``--done`` makes nothing of one that was cut.
         """
+        import tempfile  # with what it imports as dear as git itself, and who only reads has no use for it
+
         with tempfile.TemporaryFile() as stream:
             stream.writelines(_stream(parent, files, message, who, seconds))
             stream.seek(0)

@@ -1,6 +1,5 @@
 """Records as the files of the ledger, and back. Never reads or writes one: text in, text out."""
 
-import hashlib
 import json
 import re
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
@@ -9,9 +8,9 @@ from typing import Any, TypeVar
 
 from espalier.core.content import from_plain
 from espalier.core.errors import RejectedError
-from espalier.core.events import Earlier, Line, Record, Reusable, Snapshot
 from espalier.core.model import Spec, Trial, Version
 from espalier.core.names import line_name, shard
+from espalier.core.record import Earlier, Line, Record, Reusable, Snapshot
 from espalier.core.wire import metrics_from, metrics_json, spec_yaml, trial_from, trial_json, version_from, version_json
 
 T = TypeVar("T")
@@ -330,6 +329,8 @@ def _head_name(row: Mapping[str, Any]) -> str:
 
 def blob_hash(digits: int) -> Callable[[bytes], str]:
     """Return the function that gives git's id of a blob, in a repository whose ids have ``digits``."""
+    import hashlib  # as in content: who only reads has no use for it
+
     kind = "sha256" if digits == 64 else "sha1"
 
     def blob_id(content: bytes) -> str:

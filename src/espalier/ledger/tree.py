@@ -4,9 +4,9 @@ from collections.abc import Collection, Iterable
 from dataclasses import replace
 
 from espalier.core.errors import RejectedError, UnavailableError
-from espalier.core.events import Record, Reusable, Snapshot
 from espalier.core.model import Version
 from espalier.core.names import line_name
+from espalier.core.record import Record, Reusable, Snapshot
 from espalier.ledger import records
 from espalier.ledger.plumbing import Found, Git
 

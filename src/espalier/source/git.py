@@ -197,15 +197,17 @@ def git(repository: Path, *arguments: str, variables: dict[str, str] | None = No
 
 def find_top(repository: Path) -> Path:
     """Return the top folder of the working tree that holds ``repository``; InputError when there is none."""
-    answer = git(repository, "rev-parse", "--is-bare-repository", "--is-inside-work-tree").split()
-    if answer[:2] != [b"false", b"true"]:
-        bare = answer[0] == b"true"
+    try:
+        inside, _, top = git(repository, "rev-parse", "--is-inside-work-tree", "--show-toplevel").partition(b"\n")
+    except InputError:
+        inside, top = git(repository, "rev-parse", "--is-inside-work-tree").strip(), b""  # raises what is wrong
+    if inside != b"true":
+        bare = git(repository, "rev-parse", "--is-bare-repository").strip() == b"true"
         raise InputError(
             f"{repository} is {'a bare repository' if bare else 'inside the .git folder'}: it has no working tree",
             hint="use a clone with a working tree (git clone, git worktree add)",
         )
-    top = git(repository, "rev-parse", "--show-toplevel").removesuffix(b"\n")
-    return Path(os.fsdecode(top))
+    return Path(os.fsdecode(top.removesuffix(b"\n")))
 
 
 def resolve(repository: Path, rev: str) -> Commit:

@@ -76,6 +76,8 @@ class Service:
         self._order = order
         self._listener = listener
         self._inode = os.stat(order.socket).st_ino
+        self._file = sqlite_file(order.uri)
+        self._database: tuple[int, int] | None = None
         self._pool = ThreadPoolExecutor(max_workers=8)
         self._store: Future[Store] = self._pool.submit(self._load)
         self._count = threading.Lock()
@@ -99,7 +101,9 @@ class Service:
     def _load(self) -> Store:
         from espalier.tracking.client import ClientStore  # seconds of CPU: clients already wait in the queue
 
-        return ClientStore(self._order.uri, self._order.shown)
+        store = ClientStore(self._order.uri, self._order.shown)
+        self._database = _identity(self._file)
+        return store
 
     def _over(self) -> bool:
         if not self._still_ours():
@@ -136,6 +140,8 @@ class Service:
     def _answer(self, request: Mapping[str, Any]) -> dict[str, Any]:
         try:
             store = self._store.result()
+            if _identity(self._file) != self._database:
+                os._exit(0)  # our file is gone or another one: who asked starts a service on what is there now
             return {"ok": call(store, request["op"], request["args"])}
         except EspalierError as error:
             kind = "unavailable" if isinstance(error, UnavailableError) else "rejected"
@@ -170,6 +176,15 @@ def call(store: Store, op: str, args: Mapping[str, Any]) -> Any:
         case "put":
             return store.put(args["artifact_uri"], args["path"], Path(args["file"]))
     raise RejectedError(f"{op!r} is nothing that the tracking service does", hint="end it: it is of another release")
+
+
+def _identity(file: Path | None) -> tuple[int, int] | None:
+    """Return what tells a file from another one in its place; None where there is none."""
+    try:
+        found = os.stat(file) if file else None
+    except OSError:
+        return None
+    return (found.st_dev, found.st_ino) if found else None
 
 
 def _tidy(uri: str) -> None:

@@ -9,6 +9,7 @@ import pytest
 
 from espalier.cli import main as cli
 from espalier.core.errors import InputError
+from espalier.core.names import parse_target
 
 Capture = pytest.CaptureFixture[str]
 
@@ -85,7 +86,6 @@ def test_a_command_that_is_not_there_yet_says_so_and_what_to_do_meanwhile(name: 
         ["plan", "--working-tree"],
         ["apply", "--line", "try"],
         ["apply", "--allow-unpushed"],
-        ["retry", "digits/mlp", "--lost"],
         ["fsck", "--rebuild"],
     ],
 )
@@ -101,6 +101,19 @@ def test_an_error_in_json_is_an_object_on_stdout(capsys: Capture) -> None:
     tree = json.loads(printed.out)
     assert tree["format"] == 1
     assert set(tree["error"]) == {"message", "hint", "file", "line"}
+
+
+@pytest.mark.parametrize("target", ["digits/mlp@v0", "digits/mlp@v00", "digits/mlp@v" + "9" * 5000])
+def test_a_version_that_no_line_can_have_is_bad_usage_and_not_the_last_one(target: str) -> None:
+    with pytest.raises(InputError):
+        parse_target(target)
+
+
+def test_half_a_character_in_a_name_is_printed_as_its_escape() -> None:
+    code = "from espalier.cli.main import main; main(['--version']); print('{\"\\ud800\": \"é\"}')"
+    environ = {"PYTHONPATH": str(Path(cli.__file__).parents[2]), "PYTHONUTF8": "1"}
+    done = subprocess.run([sys.executable, "-c", code], env=environ, capture_output=True, check=True)
+    assert json.loads(done.stdout.splitlines()[1]) == {"\ud800": "é"}
 
 
 def test_an_error_names_file_and_line(monkeypatch: pytest.MonkeyPatch, capsys: Capture) -> None:

@@ -10,7 +10,7 @@ from espalier.core.names import Target
 from espalier.core.ports import Launch
 from espalier.engine import act
 from espalier.engine.follow import one_pass
-from espalier.testing.fakes import Ending
+from espalier.testing.fakes import Ending, FakeBackend
 from tests.builders import a_job
 from tests.unit.engine.parts import Bench
 
@@ -149,6 +149,22 @@ def test_retry_takes_the_trials_that_did_not_succeed_and_refuses_when_there_are_
     bench.finish(a_job("fine"))
     with pytest.raises(InputError, match="no trial of fine@v1 failed"):
         act.retry(bench.world, Target("fine"))
+
+
+def test_what_runs_at_a_place_that_is_gone_is_sent_again_when_a_person_says_so() -> None:
+    bench = Bench()
+    bench.commit(a_job())
+    bench.apply()
+    with pytest.raises(InputError, match="runs at another place"):
+        act.retry(bench.world, Target("digits/mlp"), lost=True)  # it is here, and can be asked
+    bench.backend = FakeBackend(place="moved")
+    bench.clock.asleep = bench.backend.run
+    bench.follow()
+    assert bench.last().version.state == "running"
+    act.retry(bench.world, Target("digits/mlp"), lost=True)
+    bench.follow()
+    (trial,) = bench.last().trials
+    assert (trial.state, trial.attempt, trial.place) == ("succeeded", 2, "moved")
 
 
 def test_a_target_that_is_not_there_is_named_with_what_there_is() -> None:

@@ -1,6 +1,7 @@
 """The worker's files, and that an old Python can read it."""
 
 import ast
+import json
 import subprocess
 import sys
 from pathlib import Path
@@ -74,3 +75,32 @@ def test_a_claim_is_made_once(tmp_path: Path) -> None:
     assert Path(path).read_text() == '{"pid": 1}'
     write_whole(path, {"pid": 3})
     assert [entry.name for entry in tmp_path.iterdir()] == ["claim"]
+
+
+def test_it_starts_as_a_file_with_its_order_on_stdin(tmp_path: Path) -> None:
+    """As services start it, which have no runner; the backends' contract covers the rest."""
+    (tmp_path / "layout").mkdir()
+    order = {
+        "key": "0" * 40,
+        "argv": ["sh", "-c", "echo hello; exit 4"],
+        "env": {"PATH": "/usr/bin:/bin"},
+        "mask": [],
+        "work": str(tmp_path / "work"),
+        "layout": str(tmp_path / "layout"),
+        "links": {},
+        "params": {"a": 1},
+        "output": str(tmp_path / "output"),
+        "checkpoint": str(tmp_path / "kept"),
+        "log": str(tmp_path / "log"),
+        "spool": str(tmp_path / "spool"),
+        "params_file": str(tmp_path / "params.json"),
+        "notes": [],
+        "time_limit_s": None,
+        "grace_s": 1,
+    }
+    command = [sys.executable, "-I", "-S", str(WORKER / "main.py"), str(tmp_path), "1"]
+    for _ in range(2):  # the second finds it claimed, and ends without effect
+        subprocess.run(command, input=json.dumps(order).encode(), check=True)
+    end = json.loads((tmp_path / "end.json").read_text())
+    assert (end["state"], end["exit_code"], end["message"]) == ("failed", 4, "hello")
+    assert (tmp_path / "log").read_text() == "hello\n"

@@ -95,7 +95,8 @@ class LocalBackend:
         """
         rows = self._queue.read(handles) if handles and self._queue.exists() else {}
         unfinished = any(row.state in ("queued", "running") for row in rows.values())
-        if self.start_runner and unfinished and self._may_wake() and not supervisor.is_alive(self.root):
+        waits = any(row.state == "queued" and row.message for row in rows.values())  # for names that we may have
+        if self.start_runner and unfinished and self._may_wake() and (waits or not supervisor.is_alive(self.root)):
             self.wake()
             rows = self._queue.read(handles)
         return {handle: self._report(rows[handle]) if handle in rows else _absent(handle) for handle in handles}

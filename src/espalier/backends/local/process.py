@@ -1,10 +1,12 @@
 """Processes by more than their number: who lives, what a dead one left behind. Never starts one."""
 
+import json
 import os
 import signal
 from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 from espalier.core.program import KEY_VARIABLE
 
@@ -93,3 +95,12 @@ def _stat(pid: int) -> list[str]:
     except OSError:
         return []
     return text[text.rindex(")") + 2 :].split()
+
+
+def read_json(path: Path) -> dict[str, Any] | None:
+    """Return what a process left in a small file, None when that is not there or not whole."""
+    try:
+        value = json.loads(path.read_text("utf-8"))
+    except (OSError, ValueError):
+        return None
+    return value if isinstance(value, dict) else None

@@ -6,7 +6,6 @@ any moment: workers go on, and the next runner finds them. Never decides whether
 """
 
 import fcntl
-import json
 import os
 import selectors
 import shutil
@@ -22,21 +21,19 @@ from pathlib import Path
 from typing import Any
 
 from espalier.backends.local import channel, interpreter, order
-from espalier.backends.local.process import Identity, identity, kill_left_over, lives, pidfd
+from espalier.backends.local.follower import MARK, Follower
+from espalier.backends.local.process import Identity, identity, kill_left_over, pidfd, read_json
 from espalier.backends.local.queue import Queue, Row, now
 from espalier.backends.local.slots import Held, Machine, Wish, choose, gpus_from, refusal, stop_message
 from espalier.core.errors import EspalierError
 from espalier.core.masking import mask
-from espalier.core.program import KEY_VARIABLE, missing_names
+from espalier.core.program import missing_names
 from espalier.worker import main as worker
 
 LOCK = "runner.lock"
 LOG = "runner.log"
 LINGER_S = 2.0  # a further attempt often comes right after an end
-FOLLOWER_AFTER_S = 1.0  # what is over by then was followed by the command itself
-FOLLOWER_AGAIN_S = (1.0, 5.0, 30.0)
 ROUNDS_MAX = 3
-FOLLOWER_MARK = "ESPALIER_FOLLOWER"
 _LOG_MAX = 1 << 20
 _FDS = 1 << 16  # more than the runner ever has: a few and one for each worker
 
@@ -90,7 +87,7 @@ class _Runner:
         self.latest: dict[str, str] | None = None
         self.extra: dict[str, dict[str, str]] = {}  # by key: what continues an MLflow run, credentials included
         self.waiting: dict[str, str] = {}  # messages of queued trials, as last said
-        self.follower = _Follower(root, repository)
+        self.follower = Follower(root, repository)
         self.selector = selectors.DefaultSelector()
         self.machines: dict[str | None, Machine] = {}  # by what is visible of the GPUs
         self.idle_since: float | None = None
@@ -137,8 +134,8 @@ class _Runner:
         """Take a command's message: an environment for versions, what continues a run."""
         environ = message.get("environ")
         if environ:
-            of_follower = FOLLOWER_MARK in environ
-            environ = {name: value for name, value in environ.items() if name != FOLLOWER_MARK}
+            of_follower = MARK in environ
+            environ = {name: value for name, value in environ.items() if name != MARK}
             if self.latest is None or not of_follower:
                 self.latest = environ
             for version in message.get("versions", ()):
@@ -158,12 +155,12 @@ class _Runner:
         """Find the workers of trials that are said to run; those without one get their end, or start again."""
         for row in self.queue.running():
             path = order.home(self.root, row.key) / f"claim.{row.round}"
-            claim = _read(path)
+            claim = read_json(path)
             if claim is None:
                 # Whoever makes the claim decides: with ours, a worker that is on its way ends without effect.
                 path.parent.mkdir(parents=True, exist_ok=True, mode=0o700)
                 _void(path)
-                claim = _read(path) or {"void": True}
+                claim = read_json(path) or {"void": True}
             if claim.get("void"):
                 self.again(row)
                 continue
@@ -193,7 +190,7 @@ class _Runner:
             with suppress(ChildProcessError):
                 os.waitpid(done.who.pid, 0)
         row = self.queue.read([done.key])[done.key]
-        if _read(order.home(self.root, row.key) / f"claim.{row.round}") is None:
+        if read_json(order.home(self.root, row.key) / f"claim.{row.round}") is None:
             _void(order.home(self.root, row.key) / f"claim.{row.round}")
             self.again(row)
         else:
@@ -202,7 +199,7 @@ class _Runner:
     def settle(self, row: Row, who: Identity) -> None:
         """Record the end of a claimed round whose worker is gone; without an end that it wrote it is lost."""
         folder = order.home(self.root, row.key)
-        end = _read(folder / "end.json")
+        end = read_json(folder / "end.json")
         if end is not None and end.get("round") == row.round:
             message = mask(end["message"]) if end["message"] else None
             self.end(row.key, end["state"], end["exit_code"], message, end["ended_at"])
@@ -353,111 +350,6 @@ class _Runner:
         print(f"{now()} {text}", flush=True)
 
 
-class _Follower:
-    """The process beside the runner that writes what happens into ledger and MLflow; it ends by itself."""
-
-    def __init__(self, root: Path, repository: Path) -> None:
-        self.root = root
-        self.repository = repository
-        self.argv: list[str] = []
-        self.environ: dict[str, str] = {}
-        self.fd: int | None = None
-        self.pid = 0
-        self.child = False
-        self.wanted = False  # something happened that none that runs or ran can know of
-        self.started_at = 0.0
-        self.submitted_at = 0.0
-        self.fails = 0
-        self.not_before = 0.0
-        self._adopt()
-
-    def take(self, argv: list[str], environ: Mapping[str, str] | None) -> None:
-        self.argv = list(argv)
-        self.environ = dict(environ or {})
-        self.environ.pop(KEY_VARIABLE, None)
-        self.environ[FOLLOWER_MARK] = "1"
-
-    def submitted(self, moment: float) -> None:
-        """There is new work: one that runs already may not know of it."""
-        self.submitted_at = moment
-        self.moved(moment)
-
-    def moved(self, moment: float) -> None:
-        """Something started or ended: that has to be written by one that still runs, or a new one."""
-        if self.fd is None:
-            self.wanted = True
-            self.not_before = max(self.not_before, moment + FOLLOWER_AFTER_S)
-
-    def is_wanted(self) -> bool:
-        """Return whether the runner has to stay for it."""
-        return bool(self.argv) and (self.fd is not None or (self.wanted and self.fails < len(FOLLOWER_AGAIN_S)))
-
-    def care(self, moment: float, busy: bool) -> float:
-        """Start one where it is wanted and due; return until when to wait."""
-        if self.fd is not None or not self.argv or not (busy or self.is_wanted()):
-            return float("inf")
-        if moment < self.not_before:
-            return self.not_before
-        self._start(moment)
-        return float("inf")
-
-    def ended(self, moment: float) -> None:
-        """It ended: well, or to be started again after a while."""
-        assert self.fd is not None
-        os.close(self.fd)
-        self.fd = None
-        status = 0  # of an adopted one nobody can say
-        if self.child:
-            with suppress(ChildProcessError):
-                status = os.waitstatus_to_exitcode(os.waitpid(self.pid, 0)[1])
-        well = status in (0, 3)  # 3: a trial did not succeed, which it has written down
-        self.wanted = not well or self.submitted_at > self.started_at
-        if well and moment - self.started_at > FOLLOWER_AGAIN_S[1]:
-            self.fails = 0
-        wait = FOLLOWER_AGAIN_S[min(self.fails, len(FOLLOWER_AGAIN_S) - 1)]
-        self.not_before = moment + wait
-        self.fails = self.fails + 1 if not well else min(self.fails + 1, len(FOLLOWER_AGAIN_S) - 1)
-
-    def _start(self, moment: float) -> None:
-        out = os.open(self.root / "follower.log", os.O_WRONLY | os.O_CREAT | os.O_APPEND | os.O_CLOEXEC, 0o600)
-        try:
-            process = subprocess.Popen(
-                self.argv,
-                stdin=subprocess.DEVNULL,
-                stdout=out,
-                stderr=out,
-                env=self.environ,
-                cwd=self.repository,
-                start_new_session=True,
-            )
-        except OSError as error:
-            print(f"{now()} the follower cannot be started: {error}", flush=True)
-            self.fails = len(FOLLOWER_AGAIN_S)
-            self.wanted = False
-            return
-        finally:
-            os.close(out)
-        self.started_at = moment
-        self._keep(process.pid, os.pidfd_open(process.pid), child=True)
-        process.returncode = 0  # it is reaped by its number, in ended()
-        who = identity(process.pid)
-        if who:
-            path = self.root / channel.FOLDER / "follower.json"
-            path.write_text(json.dumps({"pid": who.pid, "start": who.start, "boot": who.boot}), "ascii")
-
-    def _keep(self, pid: int, fd: int, *, child: bool) -> None:
-        self.pid, self.fd, self.child, self.wanted = pid, fd, child, False
-
-    def _adopt(self) -> None:
-        """Take over the follower of an earlier runner."""
-        said = _read(self.root / channel.FOLDER / "follower.json")
-        if said:
-            who = Identity(said["pid"], said["start"], said["boot"])
-            fd = pidfd(who) if lives(who) else None
-            if fd is not None:
-                self._keep(who.pid, fd, child=False)
-
-
 def look_around(environ: Mapping[str, str]) -> Machine:
     """Return what this machine has, as far as this process and ``environ`` may use it."""
     memory_gib = None
@@ -557,11 +449,3 @@ def _void(path: Path) -> None:
     with suppress(FileExistsError):
         os.link(beside, path)
     beside.unlink()
-
-
-def _read(path: Path) -> dict[str, Any] | None:
-    try:
-        value = json.loads(path.read_text("utf-8"))
-    except (OSError, ValueError):
-        return None
-    return value if isinstance(value, dict) else None

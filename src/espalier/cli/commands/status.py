@@ -1,12 +1,15 @@
 """``espalier status``: where things stand, from the ledger alone. Never starts or asks anything."""
 
 import argparse
+from typing import TYPE_CHECKING
 
 from espalier import wiring
 from espalier.cli import lookup, terminal
 from espalier.cli.parser import add_format
 from espalier.cli.views.version import open_line, status_json, status_text
-from espalier.core.ports import Ledger
+
+if TYPE_CHECKING:
+    from espalier.core.ports import Ledger
 
 WATCH_S = 1.0
 NO_REMOTE = "note: this ledger has no remote; there is nothing to fetch"
@@ -42,7 +45,7 @@ def run(arguments: argparse.Namespace) -> int:
     return 0
 
 
-def _watch(ledger: Ledger, job: str | None) -> int:
+def _watch(ledger: "Ledger", job: str | None) -> int:
     """Show it whenever the ledger has moved; on a terminal in the same place."""
     out, clock, tip = terminal.out(), wiring.SystemClock(), ""
     while True:

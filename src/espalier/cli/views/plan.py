@@ -225,6 +225,7 @@ def _action_tree(action: Action) -> dict[str, Json]:
             "cancel": trials.cancel,
         },
         **({"notes": list(action.notes)} if action.notes else {}),
+        **({"behind": True} if action.behind else {}),
     }
 
 

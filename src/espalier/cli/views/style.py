@@ -1,8 +1,7 @@
 """How text looks: colour, width, what time it is, and columns. Never looks at a terminal: it is told."""
 
 from collections.abc import Sequence
-from dataclasses import dataclass
-from typing import TypeAlias
+from typing import NamedTuple, TypeAlias
 
 CODES = {"bold": "1", "dim": "2", "red": "31", "green": "32", "yellow": "33", "blue": "34", "cyan": "36"}
 
@@ -17,8 +16,7 @@ STATE_COLOURS = {
 }
 
 
-@dataclass(frozen=True, slots=True)
-class Style:
+class Style(NamedTuple):
     """What a view may use; ``now`` is RFC 3339 (empty: times are shown as they are recorded)."""
 
     colour: bool = False
@@ -37,8 +35,7 @@ class Style:
 PLAIN = Style()
 
 
-@dataclass(frozen=True, slots=True)
-class Cell:
+class Cell(NamedTuple):
     """A text and its colour: columns are as wide as the text."""
 
     text: str
