@@ -16,10 +16,13 @@ import pytest
 from espalier.core.errors import InputError, RejectedError, StaleError, UnavailableError
 from espalier.core.events import Created, CursorMoved, Observed, Retired, Submitted
 from espalier.core.names import shard
+from espalier.engine.apply import Options, apply_plan, plan_at
 from espalier.ledger.fsck import check
 from espalier.ledger.gitref import GitLedger
 from espalier.testing.ledger import LedgerContract, a_record, ended, over
+from tests.builders import a_job
 from tests.repos import ENVIRON, PERSON, git, new_repo, write_file
+from tests.unit.engine.parts import Bench
 from tests.wait import wait_until
 
 REF = "refs/espalier/ledger"
@@ -351,6 +354,7 @@ from pathlib import Path
 from espalier.core.events import Created
 from espalier.ledger.gitref import GitLedger
 from espalier.testing.ledger import a_record
+from tests.builders import a_job
 from tests.repos import ENVIRON
 ledger = GitLedger(Path(sys.argv[1]), "digits", ENVIRON)
 ledger.append(ledger.read(), [Created(a_record(name)) for name in sys.argv[2:]], "intent", "G")
@@ -475,3 +479,16 @@ def test_an_end_that_is_observed_after_a_lost_race_is_not_lost(place: Path) -> N
     after = ledger.append(base, [Observed("digits/mlp", 1, record.trials[0].id, 1, "failed")], "observed", "G")
     assert after.heads["digits/mlp"].counts.failed == 1
     assert len(after.heads) == 4
+
+
+def test_of_two_first_applies_at_once_the_slower_one_is_stale_and_rewrites_nothing(place: Path) -> None:
+    bench = Bench()
+    bench.ledger = ledger_of(place)  # type: ignore[assignment]
+    bench.commit(a_job())
+    slower = plan_at(bench.world, "HEAD")
+    bench.apply()
+    before = text(place, f"heads/{shard('digits/mlp')}.jsonl")
+    with pytest.raises(StaleError):
+        apply_plan(bench.world, *slower, Options())
+    assert text(place, f"heads/{shard('digits/mlp')}.jsonl") == before
+    assert check(place, environ=ENVIRON) == []
