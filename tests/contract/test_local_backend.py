@@ -82,7 +82,7 @@ def end_runner(root: Path) -> None:
                 claim = json.loads((folder / "claim.1").read_text())
                 if not (folder / "end.json").exists() and "pid" in claim:
                     os.kill(claim["pid"], signal.SIGKILL)
-            kill_left_over(folder.name)
+            kill_left_over(folder)
 
 
 def state(backend: LocalBackend, key: str) -> Report:
@@ -302,6 +302,16 @@ def test_a_runner_killed_at_any_moment_runs_nothing_twice(
     assert ran.read_text() == "ran\n" * 4
 
 
+def test_a_copy_of_the_repository_does_not_kill_what_runs_under_the_same_key(
+    local: LocalBackend, tmp_path: Path
+) -> None:
+    key = send(local, a_launch(RUNS_ON))
+    running(local, key)
+    assert kill_left_over(tmp_path / "copy" / "trials" / key) == 0
+    assert state(local, key).state == "running"
+    assert kill_left_over(local.root / "trials" / key) > 0
+
+
 def test_a_cancel_without_a_runner_is_carried_out(local: LocalBackend) -> None:
     key = send(local, a_launch(RUNS_ON))
     running(local, key)
@@ -511,7 +521,9 @@ def test_an_editable_install_is_shadowed_by_the_commits_copy(
     code = {"src/trainer/__init__.py": repository.git("rev-parse", "HEAD:src/trainer/__init__.py")}
     handle = send(local, a_launch(script, spec={"code": code}))
     assert ended(local, handle).state == "succeeded", list(local.logs(handle))
-    assert list(local.logs(handle)) == ["committed None True"]
+    alone = "import sys; print(getattr(sys, 'own_sitecustomize', False))"  # Debian's own comes first, and hides it
+    own = subprocess.run([venv / "bin/python", "-c", alone], capture_output=True, text=True, check=True).stdout.strip()
+    assert list(local.logs(handle)) == [f"committed None {own}"]
 
 
 def test_a_package_that_an_editable_finder_maps_is_shadowed_too(

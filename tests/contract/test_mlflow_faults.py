@@ -393,7 +393,7 @@ def test_mlflows_own_ui_shows_the_artifacts(
     log = (tmp_path / "log").open("wb")
     server = subprocess.Popen(argv, env=clean_environment(tmp_path), start_new_session=True, stdout=log, stderr=log)
     try:
-        base = link.partition("/?")[0]
+        base = link.partition("/#")[0]
         wait_until(lambda: answered(f"{base}/health"), within_s=120)
         shown = answered(f"{base}/get-artifact?path=espalier/spec.yaml&run_uuid={run_id}")
         assert shown.startswith(b"command:")

@@ -271,7 +271,7 @@ def test_a_saved_plan_is_the_json_and_is_refused_when_stale_or_not_ours(new_desk
     (tmp_path / "other.json").write_text(json.dumps(other))
     assert "ledger" in desk.refused("apply", str(tmp_path / "other.json"))
     (tmp_path / "other.json").write_text(json.dumps(other | {"commit": "1" * 40}))
-    assert "known here" in desk.refused("apply", str(tmp_path / "other.json"))
+    assert "not known here" in desk.refused("apply", str(tmp_path / "other.json"))
     (tmp_path / "other.json").write_text("{}")
     assert "no saved plan" in desk.refused("apply", str(tmp_path / "other.json"))
     assert "--rev" in desk.refused("apply", str(tmp_path / "first.json"), "--rev", "HEAD")

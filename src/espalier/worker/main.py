@@ -226,7 +226,7 @@ class _Attempt:
             self._listen(min(0.1, self.kill_at - time.monotonic()))
         self._signal(signal.SIGKILL)
         if not _reap():
-            _kill_marked(self.order["key"])
+            _kill_marked(self.order["key"], self.order["output"])
         until = time.monotonic() + DRAIN_S
         while self.output >= 0 and time.monotonic() < until:
             self._listen(until - time.monotonic())
@@ -357,16 +357,17 @@ def _reap() -> bool:
     return False
 
 
-def _kill_marked(key: str) -> None:
-    """SIGKILL what carries the key of this attempt in its environment, wherever it has gone."""
-    mark = (f"\0{_KEY}={key}\0").encode()
+def _kill_marked(key: str, output: str) -> None:
+    """SIGKILL what carries key and output folder of this attempt in its environment, wherever it has gone."""
+    marks = [f"\0{_KEY}={key}\0".encode(), f"\0ESPALIER_OUTPUT_DIR={output}\0".encode("utf-8", "surrogateescape")]
     for _ in range(20):
         found = 0
         for name in os.listdir("/proc"):
             if name.isdigit() and int(name) != os.getpid():
                 try:
                     with open(f"/proc/{name}/environ", "rb") as file:
-                        if mark in b"\0" + file.read():
+                        told = b"\0" + file.read()
+                        if all(mark in told for mark in marks):
                             os.kill(int(name), signal.SIGKILL)
                             found += 1
                 except OSError:

@@ -59,15 +59,19 @@ def pidfd(who: Identity) -> int | None:
     return None
 
 
-def kill_left_over(key: str) -> int:
-    """SIGKILL every process that an attempt started, found by its key in their environment; return how many.
+def kill_left_over(home: Path) -> int:
+    """SIGKILL every process that the attempt at ``home`` started; return how many.
 
-    Repeats until a look finds none, as one may fork while it is looked for.
+    They are found by its key and its output folder in their environment: a copy of the repository on this
+    machine has the same keys, and its processes are not ours. Repeats until a look finds none, as one may fork
+    while it is looked for.
     """
-    mark = f"\0{KEY_VARIABLE}={key}\0".encode()
+    key, output = (
+        os.fsencode(f"\0{text}") for text in (f"{KEY_VARIABLE}={home.name}\0", f"ESPALIER_OUTPUT_DIR={home}/")
+    )
     killed = 0
     for _ in range(100):
-        found = [pid for pid in _pids() if mark in b"\0" + _environ(pid)]
+        found = [pid for pid in _pids() if key in (told := b"\0" + _environ(pid)) and output in told]
         if not found:
             break
         for pid in found:

@@ -206,7 +206,7 @@ class _Runner:
             return
         mine = identity(os.getpid())
         rebooted = mine is not None and mine.boot != who.boot
-        if not rebooted and kill_left_over(row.key):
+        if not rebooted and kill_left_over(folder):
             self.say(f"{row.key} left processes behind: killed")
         if row.cancel:
             self.end(row.key, "cancelled", None, "cancelled")
