@@ -111,10 +111,10 @@ def note(subject: Subject, state: State | VersionState, strays: Sequence[tuple[s
     parts = [_why(subject)]
     if not subject.version.official:
         parts.append("**Unofficial**: made from a working tree or a side line, not from the branch that is followed.")
-    if subject.description:
-        parts.append(text(subject.description))
     if subject.trial is None or not is_child(subject):
         parts += [_changed(subject, state), _results(subject, state)]
+    if subject.description:
+        parts.append(text(subject.description))  # after what changed: MLflow folds all but the first lines
     if subject.trial is not None:
         parts.append(_trial(subject, subject.trial, state))
     if strays:

@@ -1,6 +1,8 @@
 """Carrying a plan out: what is refused before anything is recorded, what is recorded, what is sent."""
 
+import subprocess
 from dataclasses import replace
+from pathlib import Path
 
 import pytest
 
@@ -8,7 +10,8 @@ from espalier.core.errors import InputError, RejectedError, StaleError, Unavaila
 from espalier.core.model import Data, JobError, Policy
 from espalier.core.names import attempt_key
 from espalier.core.plan import Plan
-from espalier.engine.apply import check_saved, plan_at
+from espalier.engine.apply import Options, apply_plan, check_saved, plan_at
+from espalier.ledger.gitref import GitLedger
 from tests.builders import a_job
 from tests.unit.engine.parts import Bench
 
@@ -172,11 +175,21 @@ def test_the_loser_of_a_race_on_one_job_is_stale_and_reaches_neither_backend_nor
     found, plan, snapshot = plan_at(bench.world, "HEAD")
     bench.apply()
     sent, runs = dict(bench.backend.launches), dict(bench.tracker.runs)
-    from espalier.engine.apply import Options, apply_plan
-
     with pytest.raises(StaleError):
         apply_plan(bench.world, found, plan, snapshot, Options())
     assert (bench.backend.launches, bench.tracker.runs) == (sent, runs)
+
+
+def test_the_loser_of_a_race_for_the_first_version_of_a_git_ledger_is_stale(tmp_path: Path) -> None:
+    subprocess.run(["git", "init", "-q", tmp_path], check=True)
+    bench = Bench()
+    bench.ledger = GitLedger(tmp_path, "digits")  # type: ignore[assignment]
+    bench.commit(a_job())
+    found, plan, snapshot = plan_at(bench.world, "HEAD")
+    bench.apply()
+    with pytest.raises(StaleError):
+        apply_plan(bench.world, found, plan, snapshot, Options())
+    assert len(bench.backend.launches) == 1
 
 
 def test_an_older_commit_is_behind_and_applies_nothing() -> None:
