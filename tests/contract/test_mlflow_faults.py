@@ -284,6 +284,25 @@ def test_a_killed_service_is_replaced_and_nothing_is_made_twice(
 
 
 @SQLITE
+def test_a_death_while_the_database_is_made_leaves_nothing_that_stops_the_next(tmp_path: Path) -> None:
+    database = tmp_path / "mlflow.db"
+    making = [sys.executable, "-c", "import sys; from espalier.tracking.client import prepare; prepare(sys.argv[1])"]
+    making.append(f"sqlite:///{database}")
+
+    def half_made() -> bool:
+        return sum(file.stat().st_size for file in tmp_path.glob("*mlflow.db*-wal")) > 800_000
+
+    environ = clean_environment(tmp_path)
+    with subprocess.Popen(making, stderr=subprocess.DEVNULL, env=environ) as first:
+        wait_until(half_made, every_s=0.002)
+        first.kill()
+    assert not database.exists()
+    subprocess.run(making, check=True, stderr=subprocess.DEVNULL, env=environ)
+    assert SqliteLook(database).rows("SELECT count(*) FROM runs") == [(0,)]
+    assert not list(tmp_path.glob(".*"))
+
+
+@SQLITE
 def test_a_database_that_was_replaced_is_not_written_to_where_it_was(tmp_path: Path, job: str) -> None:
     environ = clean_environment(tmp_path)
     (both,) = subjects(version(job), [trial(0.1)], sweep=False)

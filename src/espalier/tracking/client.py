@@ -114,18 +114,44 @@ class ClientStore:
 
 
 def prepare(uri: str) -> None:
-    """Give a fresh SQLite file its tables, once whoever else starts too, and a journal that lets people read it."""
+    """Give a fresh SQLite file its tables, once whoever else starts too, and a journal that lets people read it.
+
+    They are made in a file beside it: MLflow's migrations cannot go on where a death or a full disk stopped them.
+    """
     file = sqlite_file(uri)
     if file is None:
         return
     file.parent.mkdir(parents=True, exist_ok=True)
     with locked(f"database\n{file}"):
         if not file.exists() or file.stat().st_size == 0:
-            file.touch()
-            if _file_system(file) in _LOCAL_FILE_SYSTEMS:
-                with contextlib.closing(sqlite3.connect(file, timeout=20)) as database:
-                    database.execute("PRAGMA journal_mode=WAL")
+            fresh = file.with_name(f".{file.name}.fresh")
+            _remove(fresh)  # of one that died
+            try:
+                _make(fresh)
+                os.replace(fresh, file)
+            finally:
+                _remove(fresh)
         MlflowClient(tracking_uri=uri, registry_uri=uri).search_experiments(max_results=1)
+
+
+def _make(file: Path) -> None:
+    """Make a database with MLflow's tables in ``file``, which nobody has open afterwards."""
+    uri = f"sqlite:///{file}"
+    wal = _file_system(file) in _LOCAL_FILE_SYSTEMS
+    if wal:
+        with contextlib.closing(sqlite3.connect(file, timeout=20)) as database:
+            database.execute("PRAGMA journal_mode=WAL")
+    client = MlflowClient(tracking_uri=uri, registry_uri=uri)
+    client.search_experiments(max_results=1)
+    client._tracking_client.store.engine.dispose()
+    if wal:
+        with contextlib.closing(sqlite3.connect(file, timeout=20)) as database:
+            database.execute("PRAGMA wal_checkpoint(TRUNCATE)")
+
+
+def _remove(database: Path) -> None:
+    for ending in ("", "-wal", "-shm", "-journal"):
+        database.with_name(database.name + ending).unlink(missing_ok=True)
 
 
 def _file_system(file: Path) -> str:
