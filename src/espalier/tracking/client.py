@@ -124,7 +124,7 @@ def prepare(uri: str) -> None:
     file.parent.mkdir(parents=True, exist_ok=True)
     with locked(f"database\n{file}"):
         if not file.exists() or file.stat().st_size == 0:
-            fresh = file.with_name(f".{file.name}.fresh")
+            fresh = file.with_name(f"{file.name}-fresh")
             _remove(fresh)  # of one that died
             try:
                 _make(fresh)
