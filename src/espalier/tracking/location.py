@@ -31,6 +31,11 @@ def absolute_uri(uri: str, repository: Path) -> str:
     if file is not None:
         scheme, _, rest = uri.partition(":///")
         query = rest.partition("?")[2]
+        if not file.is_absolute() and re.search(r"\?|%[0-9A-Fa-f]{2}", str(repository)):
+            raise InputError(
+                f"the repository's path {str(repository)!r} has a '?' or a '%41', which mean something else in {uri!r}",
+                hint="move it, or give tracking.uri a whole path: sqlite:////home/me/mlflow.db",
+            )
         path = file if file.is_absolute() else repository / file
         return f"{scheme}:///{os.path.normpath(path)}" + (f"?{query}" if query else "")
     if "://" not in uri or uri.startswith("sqlite:"):

@@ -80,3 +80,10 @@ def test_the_ui_of_a_database_is_served_here_and_its_password_is_no_argument() -
     assert link == "http://127.0.0.1:5001/#/experiments?workflowType=machine_learning"
     page = run_link(link.partition("#")[0], "1", "r")
     assert page == "http://127.0.0.1:5001/#/experiments/1/runs/r?workflowType=machine_learning"
+
+
+@pytest.mark.parametrize("repository", ["/work/what?", "/work/a%41"])
+def test_a_path_that_an_address_cannot_hold_is_refused_and_nothing_lands_elsewhere(repository: str) -> None:
+    with pytest.raises(InputError, match="path"):
+        absolute_uri("sqlite:///mlflow.db", Path(repository))
+    assert absolute_uri("sqlite:////data/mlflow.db", Path(repository)) == "sqlite:////data/mlflow.db"
