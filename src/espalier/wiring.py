@@ -81,17 +81,16 @@ def open_world(
     tracker = MLflowTracker(uri, state, top, settings.artifacts_uri, os.environ)
     if start_tracker:
         tracker.start()
-    ledger = open_ledger(top, settings.project)
     return World(
         source=source,
-        ledger=ledger,
+        ledger=open_ledger(top, settings.project),
         backends=_backends(top, start_runner=start_runner, follower=follower),
         tracker=tracker,
         clock=SystemClock(),
         settings=settings,
         actor=actor(top, os.environ),
         owner=f"{os.uname().nodename}:{os.getpid()}",
-        branch=settings.ledger_follow or next(iter(ledger.read().cursor), None) or clone.branch(top),
+        branch=clone.branch(top),
         turn=lambda: turn(state_dir(top)),
         present=lambda name: name in os.environ,
         repository=clone.url(top),

@@ -66,7 +66,6 @@ WHOLE = Subject(
     version=V3,
     spec=SPEC,
     parent=V2,
-    parent_spec=SPEC,
     changes=CHANGES,
     description="A small MLP",
     repository="git@github.com:ada/digits.git",

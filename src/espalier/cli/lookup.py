@@ -3,13 +3,24 @@
 from collections.abc import Iterable, Mapping
 from typing import TYPE_CHECKING
 
+from espalier import wiring
 from espalier.core.errors import InputError
 from espalier.core.model import Version
 from espalier.core.names import line_name, parse_target
 from espalier.core.record import Record, Snapshot
 
 if TYPE_CHECKING:
+    import argparse
+
+    from espalier.cli.terminal import Terminal
     from espalier.core.ports import Ledger
+
+
+def open_ledger(arguments: "argparse.Namespace", talk: "Terminal") -> "Ledger":
+    """Return the ledger to read, fetched first where ``--fetch`` asks for it: no remote is there yet."""
+    if arguments.fetch:
+        talk.say("note: this ledger has no remote; there is nothing to fetch")
+    return wiring.open_ledger(arguments.directory)
 
 
 def lines_of(heads: Mapping[str, Version], job: str) -> tuple[str, ...]:

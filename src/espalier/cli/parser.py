@@ -50,6 +50,11 @@ def add_format(parser: argparse.ArgumentParser, *forms: str) -> None:
     parser.add_argument("--format", choices=forms, default=forms[0], help=f"default {forms[0]}")
 
 
+def add_fetch(parser: argparse.ArgumentParser) -> None:
+    """Add ``--fetch``, which ``lookup.open_ledger`` carries out."""
+    parser.add_argument("--fetch", action="store_true", help="fetch the ledger first, where it has a remote")
+
+
 def add_not_yet(parser: argparse.ArgumentParser, option: str, instead: str, *, value: bool = False) -> None:
     """Add an option that the contract names and that is not there yet: naming it is an error with ``instead``."""
 

@@ -109,7 +109,6 @@ class Subject:
     trial: Trial | None = None
     trials: Sequence[Trial] = ()
     parent: Version | None = None
-    parent_spec: Spec | None = None
     changes: Sequence[Change] = ()
     description: str = ""
     repository: str = ""  # URL without credentials, or empty
@@ -155,7 +154,7 @@ class World:
 
     ``turn`` is held while this process launches or follows: one at a time at this place, and free
     again when its holder dies. ``present`` says whether a variable is set in this environment;
-    ``branch`` is the one that main lines follow.
+    ``branch`` is the one that is checked out.
     """
 
     source: Source

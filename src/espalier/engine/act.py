@@ -7,8 +7,7 @@ from espalier.core.events import CancelRequested, Observed, Record
 from espalier.core.model import FINAL, Trial
 from espalier.core.names import Target, line_name, version_name
 from espalier.core.ports import Ledger, World
-from espalier.core.program import needed_names
-from espalier.engine.apply import intend
+from espalier.engine.apply import check_variables, intend
 from espalier.engine.launch import backend_of, launch, record_of
 
 
@@ -67,11 +66,7 @@ def retry(world: World, target: Target, *, lost: bool = False) -> tuple[tuple[st
         raise InputError(f"no trial of {whole} runs at another place", hint=f"see: espalier show {whole}")
     if not again:
         raise InputError(f"no trial of {whole} failed, was lost or cancelled", hint=f"see: espalier show {whole}")
-    for variable in needed_names(record.spec):
-        if not world.present(variable):
-            raise InputError(
-                f"{whole} needs the environment variable {variable}, which is not set", hint=f"set {variable}"
-            )
+    check_variables(world, whole, record.spec)
     world.tracker.probe()
     with world.turn():
         base = world.ledger.read([name])

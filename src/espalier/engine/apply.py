@@ -18,7 +18,7 @@ from espalier.core.events import (
     Snapshot,
     Treated,
 )
-from espalier.core.model import FINAL, Declared, Job, Lease, Trial, Version
+from espalier.core.model import FINAL, Declared, Job, Lease, Spec, Trial, Version
 from espalier.core.names import attempt_key, line_name
 from espalier.core.plan import (
     Action,
@@ -115,7 +115,9 @@ def apply_plan(world: World, declared: Declared, plan: Plan, snapshot: Snapshot,
         guard_retirement(plan, snapshot.heads)
     jobs = {job.name: job for job in declared.jobs}
     sends = [action for action in plan.actions if action.trials.run or action.action in ("create", "revise")]
-    _check_variables(world, [jobs[action.job] for action in sends if action.trials.run])
+    for action in sends:
+        if action.trials.run:
+            check_variables(world, action.job, jobs[action.job].spec, "and apply again; nothing was recorded")
     if sends:
         world.tracker.probe()
     with world.turn():
@@ -123,8 +125,9 @@ def apply_plan(world: World, declared: Declared, plan: Plan, snapshot: Snapshot,
             snapshot = world.ledger.found()  # all of it: another first apply may have been faster
         snapshot = _loaded(world, snapshot, plan)
         events = list(_events(world, declared, plan, snapshot, jobs, options))
-        if not plan.errors and not options.globs and snapshot.cursor.get(world.branch) != declared.commit.id:
-            events.append(CursorMoved(world.branch, declared.commit.id))
+        branch = _branch(world, snapshot)
+        if not plan.errors and not options.globs and snapshot.cursor.get(branch) != declared.commit.id:
+            events.append(CursorMoved(branch, declared.commit.id))
         if events and snapshot.ledger_id:
             snapshot = world.ledger.append(snapshot, events, "intent", world.actor)
         versions = tuple((action.job, action.version) for action in plan.actions if action.action != "retire")
@@ -153,9 +156,14 @@ def lease(world: World) -> Lease:
     return Lease(world.owner, 1, world.clock.after(LEASE_S))
 
 
+def _branch(world: World, snapshot: Snapshot) -> str:
+    """Return the branch that main lines follow: as set, else that of the first apply."""
+    return world.settings.ledger_follow or next(iter(snapshot.cursor), None) or world.branch
+
+
 def _is_behind(world: World, commit: str, snapshot: Snapshot) -> bool:
     """Return whether ``commit`` is a proper ancestor of the one that was last reconciled."""
-    at = snapshot.cursor.get(world.branch)
+    at = snapshot.cursor.get(_branch(world, snapshot))
     return at is not None and at != commit and world.source.contains(at, commit)
 
 
@@ -189,14 +197,14 @@ def _loaded(world: World, snapshot: Snapshot, plan: Plan) -> Snapshot:
     return fresh
 
 
-def _check_variables(world: World, jobs: Collection[Job]) -> None:
-    for job in jobs:
-        for name in needed_names(job.spec):
-            if not world.present(name):
-                raise InputError(
-                    f"{job.name} needs the environment variable {name}, which is not set",
-                    hint=f"set {name} and apply again; nothing was recorded",
-                )
+def check_variables(world: World, name: str, spec: Spec, then: str = "") -> None:
+    """Raise InputError where a variable that trials of ``spec`` need is not set; ``then`` ends the hint."""
+    for variable in needed_names(spec):
+        if not world.present(variable):
+            raise InputError(
+                f"{name} needs the environment variable {variable}, which is not set",
+                hint=f"set {variable} {then}".rstrip(),
+            )
 
 
 def _events(

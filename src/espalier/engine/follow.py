@@ -27,7 +27,7 @@ class Pass:
     snapshot: Snapshot
     events: list[Event] = field(default_factory=list)
     trouble: str = ""
-    asked: dict[str, Record | None] = field(default_factory=dict)
+    asked: dict[tuple[str, int], Record | None] = field(default_factory=dict)
     shown: dict[tuple[str, int], Showing] = field(default_factory=dict)
 
     def tell(self, event: Event) -> None:
@@ -98,20 +98,20 @@ def follow(
 
 def still_waited_for(world: World, snapshot: Snapshot, at: tuple[str, int]) -> bool:
     """Return whether a version has a trial without an end that can be asked about here."""
-    record = record_of(snapshot, *at)
-    if record is None or record.version.state != "running":
-        return False
-    place = backend_of(world, record.version).place
-    return any(trial.state not in FINAL and trial.place in (None, place) for trial in record.trials)
+    return any(_unfinished_here(world, snapshot, at))
 
 
 def _runs(world: World, snapshot: Snapshot, at: tuple[str, int]) -> bool:
     """Return whether a version has a trial that was sent here and has no end yet."""
+    return any(trial.handle and trial.place for trial in _unfinished_here(world, snapshot, at))
+
+
+def _unfinished_here(world: World, snapshot: Snapshot, at: tuple[str, int]) -> Iterator[Trial]:
+    """Yield the trials of a version that have no end and no other place than this one."""
     record = record_of(snapshot, *at)
-    if record is None:
-        return False
-    place = backend_of(world, record.version).place
-    return any(trial.state not in FINAL and trial.handle and trial.place == place for trial in record.trials)
+    if record is not None:
+        place = backend_of(world, record.version).place
+        yield from (trial for trial in record.trials if trial.state not in FINAL and trial.place in (None, place))
 
 
 def one_pass(world: World) -> Followed:
@@ -197,53 +197,48 @@ def _observe_running(work: Pass, at: tuple[str, int], trial: Trial, report: Repo
                 *at, trial.id, trial.attempt, "running", started_at=report.started_at, environment=report.environment
             )
         )
-    if trial.run_id and _ours(work, trial.tracking_uri) and not work.trouble:
-        work.world.tracker.log(trial.run_id, report, trial.attempt)
+    _log(work, trial, report)
 
 
 def _observe_end(work: Pass, at: tuple[str, int], trial: Trial, report: Report, state: State) -> None:
+    ended = replace(
+        trial,
+        state=state,
+        started_at=report.started_at or trial.started_at,
+        ended_at=report.ended_at or work.world.clock.now(),
+        exit_code=report.exit_code,
+        message=report.message,
+    )
     seen = Observed(
         *at,
         trial.id,
         trial.attempt,
         state,
         started_at=report.started_at,
-        ended_at=report.ended_at or work.world.clock.now(),
+        ended_at=ended.ended_at,
         exit_code=report.exit_code,
         message=report.message,
         environment=report.environment,
     )
     record = work.record(*at)
-    ended = replace(trial, state=state, ended_at=seen.ended_at, exit_code=seen.exit_code, message=seen.message)
     if record and may_retry(ended, record.version.policy):
-        _log_attempt(work, trial, report)  # the run goes on: it gets its end after the last attempt
+        _log(work, trial, report)  # the run goes on: it gets its end after the last attempt
         work.tell(seen)
         return
-    metrics = _close_trial(work, at, trial, report, seen)
+    metrics = _close_trial(work, at, ended, report)
     work.tell(replace(seen, metrics=metrics or {}, tracked=metrics is not None))
 
 
-def _log_attempt(work: Pass, trial: Trial, report: Report) -> None:
+def _log(work: Pass, trial: Trial, report: Report) -> None:
     if trial.run_id and _ours(work, trial.tracking_uri) and not work.trouble:
         work.world.tracker.log(trial.run_id, report, trial.attempt)
 
 
-def _close_trial(
-    work: Pass, at: tuple[str, int], trial: Trial, report: Report | None, seen: Observed | None = None
-) -> Mapping[str, float] | None:
+def _close_trial(work: Pass, at: tuple[str, int], trial: Trial, report: Report | None) -> Mapping[str, float] | None:
     """Give the run of ``trial`` its end; return its last metrics, None when MLflow could not be told."""
     record = work.record(*at)
     if record is None or work.trouble or not _ours(work, trial.tracking_uri):
         return None
-    if seen:
-        trial = replace(
-            trial,
-            state=seen.state,
-            started_at=seen.started_at or trial.started_at,
-            ended_at=seen.ended_at,
-            exit_code=seen.exit_code,
-            message=seen.message,
-        )
     shown = work.showing(record)
     subject, whole = shown.part(trial), shown.whole()
     try:
@@ -287,13 +282,12 @@ def _wake_waiting(work: Pass, at: tuple[str, int]) -> None:
 def _trial(work: Pass, name: str) -> Trial | None:
     """Return the trial that ``name`` means, as it stands in this pass."""
     target = parse_target(name)
-    line = line_name(target.job, target.line)
-    record = work.record(line, target.version or 1)
+    at = (line_name(target.job, target.line), target.version or 1)
+    record = work.record(*at)
     if record is None:
-        key = f"{line}@v{target.version}"
-        if key not in work.asked:
-            work.asked[key] = work.world.ledger.version(line, target.version or 1)
-        record = work.asked[key]
+        if at not in work.asked:
+            work.asked[at] = work.world.ledger.version(*at)
+        record = work.asked[at]
     return next((trial for trial in record.trials if trial.id == target.trial), None) if record else None
 
 
@@ -332,13 +326,12 @@ def _finish_showing(work: Pass, at: tuple[str, int], reports: Mapping[str, Repor
 
 def _close_version(work: Pass, at: tuple[str, int], record: Record) -> bool:
     whole = work.showing(record).whole()
-    end: State = "succeeded" if record.version.state == "running" else record.version.state
     try:
         run_id = record.version.run_id
         if run_id is None:
             run_id = work.world.tracker.open([whole])[whole.key]
             work.tell(Opened(*at, run_id, work.world.tracker.uri, {}))
-        work.world.tracker.close(whole, run_id, None, end, record.version.artifacts)
+        work.world.tracker.close(whole, run_id, None, record.version.state, record.version.artifacts)
     except UnavailableError as error:
         work.trouble = error.message
         return False

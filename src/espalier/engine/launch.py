@@ -1,6 +1,7 @@
 """Send what is intended: runs first, then the attempts, then their handles in batches. Never makes an intent."""
 
 from collections.abc import Collection, Iterator, Sequence
+from dataclasses import replace
 
 from espalier.core.content import program
 from espalier.core.errors import RejectedError
@@ -64,9 +65,7 @@ def merged(events: Collection[Event]) -> list[Event]:
         elif isinstance(event, Opened):
             before = runs.get((event.line, event.version))
             trials = {**(before.trials if before else {}), **event.trials}
-            runs[event.line, event.version] = Opened(
-                event.line, event.version, event.run_id, event.tracking_uri, trials
-            )
+            runs[event.line, event.version] = replace(event, trials=trials)
         else:
             out.append(event)
     told: list[Event] = [*runs.values()]

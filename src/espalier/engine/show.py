@@ -1,6 +1,5 @@
 """What an MLflow run shows of a record: subjects for the tracker. Never calls the tracker."""
 
-from collections.abc import Sequence
 from dataclasses import dataclass
 
 from espalier.core.content import Change, diff
@@ -21,11 +20,9 @@ class Showing:
     settings: Settings
     repository: str
 
-    def whole(self, trials: Sequence[Trial] | None = None) -> Subject:
+    def whole(self) -> Subject:
         """Return the subject of the version's own run; without a sweep it is its trial's run too."""
-        record = self.record
-        alone = record.spec.sweep is None
-        return self._subject(record.trials[0] if alone else None)
+        return self._subject(self.record.trials[0] if self.record.spec.sweep is None else None)
 
     def part(self, trial: Trial) -> Subject:
         """Return the subject of the run of ``trial``."""
@@ -45,7 +42,6 @@ class Showing:
             trial=trial,
             trials=self.record.trials,
             parent=self.parent.version if self.parent else None,
-            parent_spec=self.parent.spec if self.parent else None,
             changes=self.changes,
             description=version.description,
             repository=self.repository,

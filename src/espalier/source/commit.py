@@ -134,7 +134,8 @@ def _kinds() -> tuple[str, ...]:
 
 def _settings(objects: Objects, layout: Layout) -> tuple[Settings, list[JobError]]:
     """Return the settings and all that is wrong with them."""
-    from espalier.source.resolve import Resolver, late, strings
+    from espalier.source.guard import strings
+    from espalier.source.resolve import Resolver, late
     from espalier.source.schema import SETTINGS, parse_settings
 
     errors: list[JobError] = []

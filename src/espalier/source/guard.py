@@ -5,7 +5,7 @@ The values are those that OmegaConf's own loader gives; files beyond the bounds 
 
 import functools
 import re
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -284,7 +284,7 @@ def _check_strings(document: Document) -> None:
     for index, entry in enumerate(document.defaults):
         walk(entry, ("defaults", index))
         text = str(entry)
-        if any("${" in part and resolvers(part) for part in _texts(entry)):
+        if any("${" in part and resolvers(part) for part in strings(entry)):
             raise InputError(
                 f"a resolver in the defaults list: {text}",
                 hint="name the option, or refer to another entry as ${group}",
@@ -293,16 +293,17 @@ def _check_strings(document: Document) -> None:
             )
 
 
-def _texts(value: Any) -> Iterator[str]:
+def strings(value: Any) -> Iterator[str]:
+    """Yield every string in ``value``, keys too."""
     if isinstance(value, str):
         yield value
-    elif isinstance(value, dict):
-        for key, inner in value.items():
-            yield from _texts(key)
-            yield from _texts(inner)
-    elif isinstance(value, list):
+    elif isinstance(value, Mapping):
+        for name, inner in value.items():
+            yield from strings(name)
+            yield from strings(inner)
+    elif isinstance(value, Iterable):
         for inner in value:
-            yield from _texts(inner)
+            yield from strings(inner)
 
 
 def _mark(node: yaml.Node, path: Path, found: dict[Path, int], depth: int) -> None:

@@ -6,7 +6,7 @@ value it is known whether it depends on a swept parameter, and which nodes outsi
 
 import difflib
 import re
-from collections.abc import Callable, Collection, Iterable, Iterator, Mapping
+from collections.abc import Callable, Collection, Iterator, Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -17,7 +17,7 @@ from omegaconf.grammar_parser import parse
 from omegaconf.grammar_visitor import GrammarVisitor
 
 from espalier.core.errors import InputError
-from espalier.source.guard import NODES_MAX, grammar
+from espalier.source.guard import NODES_MAX, grammar, strings
 from espalier.source.schema import Path, shown
 
 LATE = ("job", "project", "commit", "version", "trial", "output_dir", "checkpoint_dir")
@@ -398,19 +398,6 @@ class _Computed:
 
     def step(self, name: str) -> "_Computed":
         return _Computed(_get({0: self.value}, (0, _key(self.value, name))))
-
-
-def strings(value: Any) -> Iterator[str]:
-    """Yield every string in ``value``, keys too."""
-    if isinstance(value, str):
-        yield value
-    elif isinstance(value, Mapping):
-        for name, inner in value.items():
-            yield from strings(name)
-            yield from strings(inner)
-    elif isinstance(value, Iterable):
-        for inner in value:
-            yield from strings(inner)
 
 
 def late(value: Any) -> bool:

@@ -25,9 +25,10 @@ from espalier.core.model import (
 )
 from espalier.source.compose import Composed
 from espalier.source.files import Files
+from espalier.source.guard import strings
 from espalier.source.notes import Notes
 from espalier.source.program import ProgramReader, known_data
-from espalier.source.resolve import Outcome, Resolver, late, overlaid, strings
+from espalier.source.resolve import Outcome, Resolver, late, overlaid
 from espalier.source.schema import JOB, Path, check, check_keys
 from espalier.source.space import check_size, flat_values, grid, parse_values
 from espalier.source.values import checked, flat

@@ -15,8 +15,6 @@ from urllib.parse import unquote, urlsplit
 
 from espalier.core.errors import InputError, UnavailableError
 
-SOCKET_MAX = 107  # bytes of a unix socket's path on Linux; 103 on macOS, which the short names keep too
-
 
 def is_http(uri: str) -> bool:
     """Return whether ``uri`` is that of a tracking server."""

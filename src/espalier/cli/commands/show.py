@@ -2,10 +2,8 @@
 
 import argparse
 
-from espalier import wiring
 from espalier.cli import lookup, terminal
-from espalier.cli.commands.status import NO_REMOTE
-from espalier.cli.parser import add_format
+from espalier.cli.parser import add_fetch, add_format
 from espalier.cli.views.show import Whole, environment_changes, show_json, show_text
 from espalier.core.content import Change, diff
 from espalier.core.names import parse_target
@@ -16,16 +14,13 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Add the options of ``show``."""
     parser.description = "One version whole: why it exists, what it changed, its trials; or one of its trials."
     parser.add_argument("target", metavar="JOB[@vN[/TRIAL]]", help="the last version where none is named")
-    parser.add_argument("--fetch", action="store_true", help="fetch the ledger first, where it has a remote")
+    add_fetch(parser)
     add_format(parser, "text", "json")
 
 
 def run(arguments: argparse.Namespace) -> int:
     """Print the version."""
-    talk = terminal.Terminal()
-    if arguments.fetch:
-        talk.say(NO_REMOTE)
-    ledger = wiring.open_ledger(arguments.directory)
+    ledger = lookup.open_ledger(arguments, terminal.Terminal())
     target = parse_target(arguments.target)
     record, trials = act.find(ledger, target)
     parent = lookup.parent_of(ledger, record.version)

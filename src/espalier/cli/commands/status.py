@@ -5,14 +5,13 @@ from typing import TYPE_CHECKING
 
 from espalier import wiring
 from espalier.cli import lookup, terminal
-from espalier.cli.parser import add_format
+from espalier.cli.parser import add_fetch, add_format
 from espalier.cli.views.version import open_line, status_json, status_text
 
 if TYPE_CHECKING:
     from espalier.core.ports import Ledger
 
 WATCH_S = 1.0
-NO_REMOTE = "note: this ledger has no remote; there is nothing to fetch"
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
@@ -20,16 +19,14 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.description = "The last version of every line, side lines below their job."
     parser.add_argument("job", nargs="?", metavar="JOB", help="only this job's lines")
     parser.add_argument("--watch", action="store_true", help="again and again, until nothing is running")
-    parser.add_argument("--fetch", action="store_true", help="fetch the ledger first, where it has a remote")
+    add_fetch(parser)
     add_format(parser, "text", "json")
 
 
 def run(arguments: argparse.Namespace) -> int:
     """Print where things stand."""
     talk = terminal.Terminal()
-    if arguments.fetch:
-        talk.say(NO_REMOTE)
-    ledger = wiring.open_ledger(arguments.directory)
+    ledger = lookup.open_ledger(arguments, talk)
     if arguments.watch and arguments.format == "text":
         return _watch(ledger, arguments.job)
     versions = lookup.last_versions(ledger, arguments.job)

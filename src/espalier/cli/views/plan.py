@@ -2,7 +2,7 @@
 
 import json
 from collections import Counter
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 
 from espalier.cli.views.markdown import Budget, cell, code
 from espalier.cli.views.style import PLAIN, Style
@@ -105,9 +105,6 @@ def plan_markdown(plan: Plan) -> str:
             budget.add(_details(action), "difference")
     budget.add(f"\nplan {code(identity(plan)[:8])} · source {code(short_id(plan.commit))}{_ledger(plan)}", always=True)
     return budget.text()
-
-
-VIEWS: dict[str, Callable[[Plan], str]] = {"text": plan_text, "json": plan_json, "markdown": plan_markdown}
 
 
 def identity(plan: Plan) -> str:

@@ -3,7 +3,7 @@
 import json
 from collections.abc import Sequence
 
-from espalier.cli.views.record import line_of, name_of
+from espalier.cli.views.record import name_of
 from espalier.cli.views.style import PLAIN, STATE_COLOURS, Cell, Row, Style, columns
 from espalier.cli.views.value import ago, count, duration, metric, parse_time, printable, short_id
 from espalier.core.model import Version
@@ -122,11 +122,6 @@ def open_line(versions: Sequence[Version]) -> str:
     parts = [f"{count(running, 'version')} running"] if running else []
     parts += [f"{count(failed, 'version')} failed"] if failed else []
     return ", ".join(parts)
-
-
-def names_of(versions: Sequence[Version]) -> list[str]:
-    """Return the lines' names, sorted."""
-    return sorted({line_of(version) for version in versions})
 
 
 def _state(version: Version) -> Cell:
